@@ -1,0 +1,243 @@
+//! The JSON files: `scores.json` and `plan.json`.
+//!
+//! Both name their format and version in the first key (`"format": "gamma.scores/1"`). Unknown
+//! keys are ignored, an unknown format or version is refused.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    Budget, Certificate, Choice, Digest, ModuleScores, Plan, PlanError, ScoreKind, ScoreTable,
+    ScoreTableError,
+};
+
+/// Where a score table came from. Two tables with equal provenance are equal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The architecture, such as `LlamaForCausalLM`.
+    pub architecture: String,
+    /// Hash of all weights.
+    pub weights: Digest,
+    /// Hash of the calibration tokens.
+    pub calibration: Digest,
+    /// The quantizer and its settings, in words.
+    pub quantizer: String,
+    /// The learner and its settings, in words.
+    pub learner: String,
+    /// Hash of every setting that can change a score.
+    pub settings: Digest,
+}
+
+/// The content of a score file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScoresFile {
+    /// What the costs mean.
+    pub kind: ScoreKind,
+    /// Where they came from.
+    pub provenance: Provenance,
+    /// The costs.
+    pub table: ScoreTable,
+}
+
+/// The content of a plan file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlanFile {
+    /// The budget as the user gave it; `None` for a plan that no budget led to.
+    pub budget: Option<Budget>,
+    /// Where the scores behind the plan came from.
+    pub provenance: Provenance,
+    /// The decision.
+    pub plan: Plan,
+}
+
+/// Why a file is refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// Not the JSON that was expected.
+    #[error("not a valid {expected} file: line {}, column {}", source.line(), source.column())]
+    Json {
+        /// The format that was expected.
+        expected: &'static str,
+        /// What the parser met.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A file of another kind or version.
+    #[error("the file is of format `{found}`, this version of gamma reads `{expected}`")]
+    Format {
+        /// The format that was expected.
+        expected: &'static str,
+        /// What the file says it is.
+        found: String,
+    },
+    /// The table in the file breaks a promise.
+    #[error(transparent)]
+    Table(#[from] ScoreTableError),
+    /// The plan in the file breaks a promise.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+const SCORES: &str = "gamma.scores/1";
+const PLAN: &str = "gamma.plan/1";
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    format: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ScoresJson {
+    format: String,
+    generator: String,
+    kind: ScoreKind,
+    provenance: Provenance,
+    modules: Vec<ModuleScores>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PlanJson {
+    format: String,
+    generator: String,
+    budget: Option<Budget>,
+    stored_bits: u64,
+    weights: u64,
+    provenance: Provenance,
+    certificate: Option<Certificate>,
+    modules: Vec<Choice>,
+}
+
+fn generator() -> String {
+    format!("gamma {}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Parses `json` after checking that it says it is `expected`.
+fn parse<T: DeserializeOwned>(json: &str, expected: &'static str) -> Result<T, FileError> {
+    let read_error = |source| FileError::Json { expected, source };
+    let header: Header = serde_json::from_str(json).map_err(read_error)?;
+    if header.format != expected {
+        return Err(FileError::Format { expected, found: header.format });
+    }
+    serde_json::from_str(json).map_err(read_error)
+}
+
+fn write<T: Serialize>(value: &T) -> String {
+    let mut json = serde_json::to_string_pretty(value).expect("plain structs of numbers and text serialize");
+    json.push('\n');
+    json
+}
+
+impl ScoresFile {
+    /// Parses a score file.
+    ///
+    /// # Errors
+    /// [`FileError`] says what is wrong and where.
+    pub fn from_json(json: &str) -> Result<Self, FileError> {
+        let ScoresJson { kind, provenance, modules, .. } = parse(json, SCORES)?;
+        Ok(Self { kind, provenance, table: ScoreTable::new(modules)? })
+    }
+
+    /// The file's text.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        write(&ScoresJson {
+            format: SCORES.to_owned(),
+            generator: generator(),
+            kind: self.kind,
+            provenance: self.provenance.clone(),
+            modules: self.table.modules().to_vec(),
+        })
+    }
+}
+
+impl PlanFile {
+    /// Parses a plan file.
+    ///
+    /// # Errors
+    /// [`FileError`] says what is wrong and where.
+    pub fn from_json(json: &str) -> Result<Self, FileError> {
+        let PlanJson { budget, provenance, certificate, modules, .. } = parse(json, PLAN)?;
+        Ok(Self { budget, provenance, plan: Plan::from_parts(modules, certificate)? })
+    }
+
+    /// The file's text.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        write(&PlanJson {
+            format: PLAN.to_owned(),
+            generator: generator(),
+            budget: self.budget,
+            stored_bits: self.plan.stored_bits(),
+            weights: self.plan.weights(),
+            provenance: self.provenance.clone(),
+            certificate: self.plan.certificate().cloned(),
+            modules: self.plan.choices().to_vec(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BitWidth, Format, GroupSize, ModuleName, ScoredOption};
+
+    fn scores() -> ScoresFile {
+        let format = |bits| Format::asymmetric(bits, GroupSize::G128);
+        let digest = Digest::sha256([7; 32]);
+        let option = |bits, cost| ScoredOption::new(format(bits), 100 * u64::from(bits.bits()), cost);
+        let module = ModuleScores {
+            name: ModuleName::new("model.layers.0.mlp.up_proj"),
+            shape: [10, 10],
+            options: vec![option(BitWidth::B2, 0.1 + 0.2), option(BitWidth::B4, 1e-17)],
+        };
+        ScoresFile {
+            kind: ScoreKind::Loss,
+            provenance: Provenance {
+                architecture: "LlamaForCausalLM".into(),
+                weights: digest,
+                calibration: digest,
+                quantizer: "rtn".into(),
+                learner: "none".into(),
+                settings: digest,
+            },
+            table: ScoreTable::new(vec![module]).unwrap(),
+        }
+    }
+
+    #[test]
+    fn scores_read_back_exactly() {
+        assert_eq!(ScoresFile::from_json(&scores().to_json()).unwrap(), scores());
+    }
+
+    #[test]
+    fn plans_read_back_exactly() {
+        let scores = scores();
+        let certificate =
+            Certificate { solver: "test".into(), cost: 0.3, bound: 0.3, limit_bits: 250, used_bits: 200 };
+        let file = PlanFile {
+            budget: Some(Budget::average_bits(2.5)),
+            plan: Plan::from_picks(&scores.table, &[0], Some(certificate)).unwrap(),
+            provenance: scores.provenance,
+        };
+        assert_eq!(PlanFile::from_json(&file.to_json()).unwrap(), file);
+    }
+
+    #[test]
+    fn other_formats_and_versions_are_refused_and_unknown_keys_ignored() {
+        let json = scores().to_json();
+        let newer = json.replace("gamma.scores/1", "gamma.scores/2");
+        assert!(matches!(ScoresFile::from_json(&newer), Err(FileError::Format { .. })));
+        assert!(matches!(PlanFile::from_json(&json), Err(FileError::Format { .. })));
+        let extended = json.replacen('{', "{\"comment\": [1, 2],", 1);
+        assert!(ScoresFile::from_json(&extended).is_ok());
+    }
+
+    #[test]
+    fn damaged_files_are_refused_with_a_place() {
+        let json = scores().to_json();
+        let error = ScoresFile::from_json(&json[..json.len() / 2]).unwrap_err();
+        assert!(error.to_string().contains("line"), "{error}");
+        let bad = json.replace("\"cost\": 1e-17", "\"cost\": \"cheap\"");
+        assert!(matches!(ScoresFile::from_json(&bad), Err(FileError::Json { .. })));
+    }
+}

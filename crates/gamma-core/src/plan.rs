@@ -1,0 +1,218 @@
+//! What was decided: one format per module.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{BitWidth, Format, ModuleName, ScoreTable};
+
+/// The format chosen for one module.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    /// The module's exact name.
+    pub name: ModuleName,
+    /// `[out_features, in_features]`.
+    pub shape: [usize; 2],
+    /// How its weights are stored.
+    pub format: Format,
+    /// Exact storage in this format, in bits.
+    pub stored_bits: u64,
+    /// The cost that the score table gave to this option.
+    pub cost: f64,
+}
+
+/// What a solver proved about a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// The solver that answered.
+    pub solver: String,
+    /// Total cost of the plan.
+    pub cost: f64,
+    /// No plan within the budget costs less than this.
+    pub bound: f64,
+    /// The budget, in stored bits.
+    pub limit_bits: u64,
+    /// What the plan takes, in stored bits.
+    pub used_bits: u64,
+}
+
+impl Certificate {
+    /// `cost - bound`: zero where the plan is proven optimal.
+    #[must_use]
+    pub fn gap(&self) -> f64 {
+        (self.cost - self.bound).max(0.0)
+    }
+
+    /// Bits of the budget that no better plan could use.
+    #[must_use]
+    pub fn slack_bits(&self) -> u64 {
+        self.limit_bits.saturating_sub(self.used_bits)
+    }
+}
+
+/// One choice per module, in model order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    choices: Vec<Choice>,
+    certificate: Option<Certificate>,
+}
+
+/// Why a plan cannot be formed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// Not one pick per module.
+    #[error("the plan picks {picks} options for {modules} modules")]
+    Length {
+        /// Number of picks.
+        picks: usize,
+        /// Number of modules.
+        modules: usize,
+    },
+    /// A pick beyond the module's options.
+    #[error("module `{module}` has {options} options, there is no option {pick}")]
+    NoSuchOption {
+        /// The module.
+        module: ModuleName,
+        /// How many options it has.
+        options: usize,
+        /// The pick, counted from 0.
+        pick: usize,
+    },
+    /// A uniform plan at a width that a module does not offer.
+    #[error("module `{module}` has no option of {bits} bits; it offers {}", list(offered))]
+    NoSuchWidth {
+        /// The module.
+        module: ModuleName,
+        /// The requested bit-width.
+        bits: BitWidth,
+        /// The bit-widths it offers.
+        offered: Vec<BitWidth>,
+    },
+    /// A plan without modules, or with one twice.
+    #[error("the plan is empty or names a module twice")]
+    Malformed,
+}
+
+fn list(widths: &[BitWidth]) -> String {
+    let words: Vec<_> = widths.iter().map(ToString::to_string).collect();
+    words.join(", ")
+}
+
+impl Plan {
+    /// The plan that takes option `picks[i]` of module `i` of `table`.
+    ///
+    /// # Errors
+    /// [`PlanError`] if the picks do not fit the table.
+    pub fn from_picks(
+        table: &ScoreTable,
+        picks: &[usize],
+        certificate: Option<Certificate>,
+    ) -> Result<Self, PlanError> {
+        let modules = table.modules();
+        if picks.len() != modules.len() {
+            return Err(PlanError::Length { picks: picks.len(), modules: modules.len() });
+        }
+        let choose = |(module, &pick): (&crate::ModuleScores, &usize)| {
+            let option = module.options.get(pick).ok_or_else(|| PlanError::NoSuchOption {
+                module: module.name.clone(),
+                options: module.options.len(),
+                pick,
+            })?;
+            Ok(Choice {
+                name: module.name.clone(),
+                shape: module.shape,
+                format: option.format.clone(),
+                stored_bits: option.stored_bits,
+                cost: option.cost,
+            })
+        };
+        let choices = modules.iter().zip(picks).map(choose).collect::<Result<_, _>>()?;
+        Ok(Self { choices, certificate })
+    }
+
+    /// The plan that gives `bits` to every module.
+    ///
+    /// # Errors
+    /// [`PlanError::NoSuchWidth`] names the first module without this bit-width.
+    pub fn uniform(table: &ScoreTable, bits: BitWidth) -> Result<Self, PlanError> {
+        let pick = |module: &crate::ModuleScores| {
+            module.options.iter().position(|option| option.format.bits() == bits).ok_or_else(|| {
+                PlanError::NoSuchWidth {
+                    module: module.name.clone(),
+                    bits,
+                    offered: module.options.iter().map(|option| option.format.bits()).collect(),
+                }
+            })
+        };
+        let picks = table.modules().iter().map(pick).collect::<Result<Vec<_>, _>>()?;
+        Self::from_picks(table, &picks, None)
+    }
+
+    pub(crate) fn from_parts(
+        choices: Vec<Choice>,
+        certificate: Option<Certificate>,
+    ) -> Result<Self, PlanError> {
+        let mut names: Vec<_> = choices.iter().map(|choice| &choice.name).collect();
+        names.sort_unstable();
+        if names.is_empty() || names.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(PlanError::Malformed);
+        }
+        Ok(Self { choices, certificate })
+    }
+
+    /// The choices, in model order.
+    #[must_use]
+    pub fn choices(&self) -> &[Choice] {
+        &self.choices
+    }
+
+    /// The choice for one module.
+    #[must_use]
+    pub fn choice(&self, name: &ModuleName) -> Option<&Choice> {
+        self.choices.iter().find(|choice| choice.name == *name)
+    }
+
+    /// What the solver proved; `None` for a plan that no solver made.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.certificate.as_ref()
+    }
+
+    /// Exact storage of all modules, in bits.
+    #[must_use]
+    pub fn stored_bits(&self) -> u64 {
+        self.choices.iter().map(|choice| choice.stored_bits).sum()
+    }
+
+    /// Number of weights of all modules.
+    #[must_use]
+    pub fn weights(&self) -> u64 {
+        self.choices.iter().map(Choice::weights).sum()
+    }
+
+    /// Stored bits per weight, scales and zero points counted.
+    #[must_use]
+    pub fn stored_bits_per_weight(&self) -> f64 {
+        self.stored_bits() as f64 / self.weights() as f64
+    }
+
+    /// Bits per weight of the codes alone.
+    #[must_use]
+    pub fn code_bits_per_weight(&self) -> f64 {
+        let codes: u64 = self.choices.iter().map(|c| c.weights() * u64::from(c.format.bits().bits())).sum();
+        codes as f64 / self.weights() as f64
+    }
+
+    /// Total cost by the score table that the plan was made from.
+    #[must_use]
+    pub fn cost(&self) -> f64 {
+        self.choices.iter().map(|choice| choice.cost).sum()
+    }
+}
+
+impl Choice {
+    /// Number of weights.
+    #[must_use]
+    pub fn weights(&self) -> u64 {
+        self.shape[0] as u64 * self.shape[1] as u64
+    }
+}

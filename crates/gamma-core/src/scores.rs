@@ -1,0 +1,176 @@
+//! What each choice costs: the only thing that a solver needs to know about a model.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{BitWidth, Format, ModuleName};
+
+/// What the costs of a table mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ScoreKind {
+    /// Expected loss that the option brings in the contexts seen while learning. In loss units, so
+    /// that costs add up over modules and may be compared across budgets.
+    Loss,
+    /// Negated preference logits. They carry the price of bits of the budget they were learned
+    /// at, so a projection must fill the budget and not merely respect it.
+    Logits,
+}
+
+/// One way to store one module, and what it costs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScoredOption {
+    /// How the weights would be stored.
+    pub format: Format,
+    /// Exact storage of the module in this format, in bits.
+    pub stored_bits: u64,
+    /// The damage; lower is better.
+    pub cost: f64,
+    /// Standard error of `cost`, where it was estimated from samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub std_error: Option<f64>,
+}
+
+impl ScoredOption {
+    /// An option whose cost is known without sampling error.
+    #[must_use]
+    pub fn new(format: Format, stored_bits: u64, cost: f64) -> Self {
+        Self { format, stored_bits, cost, std_error: None }
+    }
+}
+
+/// One module and its options.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModuleScores {
+    /// The module's exact name.
+    pub name: ModuleName,
+    /// `[out_features, in_features]`.
+    pub shape: [usize; 2],
+    /// At least one option, in order of growing `stored_bits`.
+    pub options: Vec<ScoredOption>,
+}
+
+impl ModuleScores {
+    /// Number of weights.
+    #[must_use]
+    pub fn weights(&self) -> u64 {
+        self.shape[0] as u64 * self.shape[1] as u64
+    }
+
+    /// The cheapest option (in stored bits) of bit-width `bits`.
+    #[must_use]
+    pub fn option(&self, bits: BitWidth) -> Option<&ScoredOption> {
+        self.options.iter().find(|option| option.format.bits() == bits)
+    }
+
+    fn narrowest(&self) -> u64 {
+        self.options[0].stored_bits
+    }
+}
+
+/// The costs of every option of every module, checked.
+///
+/// Holds at least one module and at least one option in each, all costs finite, names unique,
+/// and the options of a module in order of growing stored bits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScoreTable {
+    modules: Vec<ModuleScores>,
+}
+
+/// Why a score table is refused.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScoreTableError {
+    /// There is nothing to allocate.
+    #[error("the score table has no modules")]
+    Empty,
+    /// The same name stands twice.
+    #[error("module `{0}` stands twice in the score table")]
+    Duplicate(ModuleName),
+    /// A module without a choice.
+    #[error("module `{0}` has no options")]
+    NoOptions(ModuleName),
+    /// The same format stands twice in one module.
+    #[error("module `{module}` lists the option `{format}` twice")]
+    DuplicateOption {
+        /// The module.
+        module: ModuleName,
+        /// The repeated format.
+        format: Format,
+    },
+    /// A cost that cannot be compared.
+    #[error("module `{module}`: the cost of `{format}` is {cost}")]
+    NotFinite {
+        /// The module.
+        module: ModuleName,
+        /// The option.
+        format: Format,
+        /// NaN or an infinity.
+        cost: f64,
+    },
+    /// Sizes whose sum does not fit 63 bits.
+    #[error("the stored sizes of the modules add up to more than 2^63 bits")]
+    TooLarge,
+}
+
+impl ScoreTable {
+    /// Checks a table; options are sorted by growing stored bits.
+    ///
+    /// # Errors
+    /// [`ScoreTableError`] names the module that breaks a promise of the type.
+    pub fn new(mut modules: Vec<ModuleScores>) -> Result<Self, ScoreTableError> {
+        if modules.is_empty() {
+            return Err(ScoreTableError::Empty);
+        }
+        let mut names = HashSet::new();
+        let mut total = 0_u64;
+        for module in &mut modules {
+            if !names.insert(module.name.clone()) {
+                return Err(ScoreTableError::Duplicate(module.name.clone()));
+            }
+            module.options.sort_by_key(|option| option.stored_bits);
+            check_options(module)?;
+            let widest = module.options.last().map_or(0, |option| option.stored_bits);
+            total =
+                total.checked_add(widest).filter(|&sum| sum < 1 << 63).ok_or(ScoreTableError::TooLarge)?;
+        }
+        Ok(Self { modules })
+    }
+
+    /// The modules, in model order.
+    #[must_use]
+    pub fn modules(&self) -> &[ModuleScores] {
+        &self.modules
+    }
+
+    /// Number of weights of all modules.
+    #[must_use]
+    pub fn weights(&self) -> u64 {
+        self.modules.iter().map(ModuleScores::weights).sum()
+    }
+
+    /// The least storage that any plan needs, in bits.
+    #[must_use]
+    pub fn minimum_bits(&self) -> u64 {
+        self.modules.iter().map(ModuleScores::narrowest).sum()
+    }
+}
+
+fn check_options(module: &ModuleScores) -> Result<(), ScoreTableError> {
+    if module.options.is_empty() {
+        return Err(ScoreTableError::NoOptions(module.name.clone()));
+    }
+    let mut seen = HashSet::new();
+    for option in &module.options {
+        let (module, format) = (module.name.clone(), option.format.clone());
+        if !option.cost.is_finite() {
+            return Err(ScoreTableError::NotFinite { module, format, cost: option.cost });
+        }
+        if !seen.insert(&option.format) {
+            return Err(ScoreTableError::DuplicateOption { module, format });
+        }
+    }
+    Ok(())
+}
