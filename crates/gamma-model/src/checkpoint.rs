@@ -1,0 +1,180 @@
+//! The tensors of a Hugging Face folder, memory-mapped.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use gamma_core::Digest;
+use half::{bf16, f16};
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors, tensor::Metadata};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::{Config, ModelError};
+
+/// An open checkpoint: a configuration and tensors that are read when they are asked for.
+#[derive(Debug)]
+pub struct Checkpoint {
+    folder: PathBuf,
+    config: Config,
+    shards: Vec<Shard>,
+    /// Tensor name to shard, in order of names.
+    tensors: BTreeMap<String, usize>,
+}
+
+#[derive(Debug)]
+struct Shard {
+    path: PathBuf,
+    map: Mmap,
+    metadata: Metadata,
+    /// Where the tensors' bytes begin.
+    start: usize,
+}
+
+impl Shard {
+    fn open(path: PathBuf) -> Result<Self, ModelError> {
+        let read_error = |source| ModelError::Read { path: path.clone(), source };
+        let file = File::open(&path).map_err(read_error)?;
+        #[expect(unsafe_code, reason = "mapping is sound while nobody truncates the file; copying would double memory")]
+        // SAFETY: the map is read-only and lives as long as the shard that owns it.
+        let map = unsafe { Mmap::map(&file) }.map_err(read_error)?;
+        let (header, metadata) = SafeTensors::read_metadata(&map)
+            .map_err(|source| ModelError::Safetensors { path: path.clone(), source })?;
+        Ok(Self { path, map, metadata, start: header + 8 })
+    }
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Opens a folder with `config.json` and either `model.safetensors` or shards listed in
+    /// `model.safetensors.index.json`. No tensor is read yet.
+    ///
+    /// # Errors
+    /// [`ModelError`] names the file that is missing, truncated, malformed or unsupported.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self, ModelError> {
+        let folder = folder.as_ref().to_owned();
+        let config = Config::read(&folder)?;
+        let index = folder.join("model.safetensors.index.json");
+        let single = folder.join("model.safetensors");
+        let names = if single.exists() {
+            vec![single]
+        } else if index.exists() {
+            shard_paths(&folder, &index)?
+        } else {
+            return Err(ModelError::NoWeights { path: folder });
+        };
+        let shards = names.into_iter().map(Shard::open).collect::<Result<Vec<_>, _>>()?;
+        let tensors = shards
+            .iter()
+            .enumerate()
+            .flat_map(|(number, shard)| shard.metadata.offset_keys().into_iter().map(move |name| (name, number)))
+            .collect();
+        Ok(Self { folder, config, shards, tensors })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The model's sizes and constants.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Reads one tensor of `shape`, widened to f32, in row-major order.
+    ///
+    /// # Errors
+    /// [`ModelError`] if the tensor is missing, of another shape, not stored as floats, or holds
+    /// a NaN or an infinity.
+    pub fn read(&self, tensor: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
+        let (shard, dtype, found, bytes) = self.raw(tensor)?;
+        if found != shape {
+            return Err(ModelError::Shape {
+                tensor: tensor.to_owned(),
+                path: shard.path.clone(),
+                expected: shape.to_vec(),
+                found: found.to_vec(),
+            });
+        }
+        let values: Vec<f32> = match dtype {
+            Dtype::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+            Dtype::F16 => bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
+            Dtype::BF16 => bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
+            other => {
+                return Err(ModelError::Dtype {
+                    tensor: tensor.to_owned(),
+                    path: shard.path.clone(),
+                    found: format!("{other:?}"),
+                });
+            }
+        };
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(index) => Err(ModelError::NotFinite {
+                tensor: tensor.to_owned(),
+                path: shard.path.clone(),
+                index,
+                value: values[index],
+            }),
+        }
+    }
+
+    /// Whether the checkpoint has a tensor of this name.
+    #[must_use]
+    pub fn contains(&self, tensor: &str) -> bool {
+        self.tensors.contains_key(tensor)
+    }
+
+    /// Hash over names, types, shapes and bytes of all tensors. It does not depend on how the
+    /// tensors are spread over files.
+    ///
+    /// # Errors
+    /// [`ModelError`] if a tensor cannot be reached.
+    pub fn digest(&self) -> Result<Digest, ModelError> {
+        let mut hash = Sha256::new();
+        for tensor in self.tensors.keys() {
+            let (_, dtype, shape, bytes) = self.raw(tensor)?;
+            hash.update(format!("{tensor}\0{dtype:?}\0{shape:?}\0"));
+            hash.update(bytes);
+        }
+        Ok(Digest::sha256(hash.finalize().into()))
+    }
+
+    fn raw(&self, tensor: &str) -> Result<(&Shard, Dtype, &[usize], &[u8]), ModelError> {
+        let missing = || ModelError::MissingTensor { tensor: tensor.to_owned(), path: self.folder.clone() };
+        let shard = &self.shards[*self.tensors.get(tensor).ok_or_else(missing)?];
+        let info = shard.metadata.info(tensor).ok_or_else(missing)?;
+        let (from, to) = info.data_offsets;
+        Ok((shard, info.dtype, &info.shape, &shard.map[shard.start + from..shard.start + to]))
+    }
+}
+
+/// The shard files that an index names, each once. A name that leaves the folder is refused.
+fn shard_paths(folder: &Path, index: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    let text = fs::read_to_string(index).map_err(|source| ModelError::Read { path: index.to_owned(), source })?;
+    let parsed: Index = serde_json::from_str(&text)
+        .map_err(|source| ModelError::Json { path: index.to_owned(), what: "index of shards", source })?;
+    let names: BTreeSet<_> = parsed.weight_map.into_values().collect();
+    let resolve = |name: String| {
+        if Path::new(&name).file_name().is_some_and(|file| file == name.as_str()) {
+            return Ok(folder.join(name));
+        }
+        Err(ModelError::Setting {
+            path: index.to_owned(),
+            key: "weight_map",
+            found: format!("`{name}`"),
+            expected: "shards are plain file names beside the index",
+        })
+    };
+    names.into_iter().map(resolve).collect()
+}

@@ -1,0 +1,45 @@
+//! Decoder checkpoints on burn tensors: load a Hugging Face folder, run it block by block, sample
+//! from it, and judge how far a changed model is from the original.
+//!
+//! Use this crate if you need the *model* side alone: a forward pass whose seven linear weights
+//! per block can be replaced call by call. It knows nothing of quantizers and solvers; it takes a
+//! [`Device`](burn::tensor::Device) and names no backend.
+//!
+//! ```no_run
+//! use std::{ops::ControlFlow, sync::Arc};
+//! use gamma_model::{Checkpoint, Decoder, Judge, TextEncoder};
+//!
+//! let device = burn::tensor::Device::flex();
+//! let checkpoint = Arc::new(Checkpoint::open("path/to/hf-folder")?);
+//! let text = TextEncoder::open(checkpoint.folder(), checkpoint.config())?;
+//! let windows = text.encode_files(&["evaluation.txt".into()])?.all(256)?;
+//! let decoder = Decoder::load(checkpoint, 256, &device)?;
+//! let judge = Judge::new(&decoder, windows, &mut |_| ControlFlow::Continue(()))?;
+//! println!("{:?}", judge.map(|judge| judge.full_precision().perplexity()));
+//! # Ok::<(), gamma_model::ModelError>(())
+//! ```
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `flex` (default) | the CPU backend, in Rust alone |
+//! | `wgpu` | graphics cards through Vulkan, Metal or DirectX |
+//! | `cuda` | NVIDIA cards through CUDA |
+
+mod block;
+mod checkpoint;
+mod config;
+mod decoder;
+mod error;
+mod judge;
+mod positions;
+mod sample;
+mod text;
+
+pub use block::Block;
+pub use checkpoint::Checkpoint;
+pub use config::{Architecture, Config, Module, ROLES, RopeScaling};
+pub use decoder::Decoder;
+pub use error::ModelError;
+pub use judge::{Evaluation, Judge, Tick};
+pub use sample::sample;
+pub use text::{TextEncoder, Tokens};

@@ -1,0 +1,79 @@
+//! Text from the model itself, for users who have none.
+
+use std::ops::ControlFlow;
+
+use burn::tensor::Tensor;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::{Block, Decoder, ModelError};
+
+/// Keys and values of the tokens seen so far, each `[batch, kv_heads, tokens, head_dim]`.
+#[derive(Debug, Default)]
+pub(crate) struct Past {
+    pub(crate) seen: Option<(Tensor<4>, Tensor<4>)>,
+}
+
+/// Samples `count` sequences of `length` tokens at temperature 1, each from the model's start
+/// token on. The same seed gives the same sequences on the same backend. `Ok(None)` if `tick`,
+/// called before each token with its position, broke.
+///
+/// All blocks are in memory at once, and the keys and values of all sequences.
+///
+/// # Errors
+/// [`ModelError`] if a block cannot be loaded, the model names no start token, or its logits are
+/// not finite.
+pub fn sample(
+    decoder: &Decoder,
+    count: usize,
+    length: usize,
+    seed: u64,
+    tick: &mut dyn FnMut(usize) -> ControlFlow<()>,
+) -> Result<Option<Vec<Vec<u32>>>, ModelError> {
+    let refuse = |expected: &str| ModelError::Length { length, expected: expected.to_owned() };
+    let start = decoder.config().start_token.ok_or_else(|| {
+        refuse("the configuration names neither a first nor a last token to start sampling from")
+    })?;
+    if length < 2 || length > decoder.context() {
+        return Err(refuse(&format!("2 to {} can be sampled", decoder.context())));
+    }
+    let blocks = (0..decoder.config().blocks).map(|b| decoder.block(b)).collect::<Result<Vec<Block>, _>>()?;
+    let mut past: Vec<Past> = blocks.iter().map(|_| Past::default()).collect();
+    let mut sequences = vec![vec![start]; count];
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    for position in 0..length - 1 {
+        if tick(position).is_break() {
+            return Ok(None);
+        }
+        let last: Vec<Vec<u32>> = sequences.iter().map(|s| s[position..].to_vec()).collect();
+        let hidden = blocks
+            .iter()
+            .zip(&mut past)
+            .fold(decoder.embed(&last), |hidden, (block, past)| block.continue_from(past, hidden));
+        let logits = decoder.logits(hidden).into_data_as::<f32>();
+        let logits = logits.as_slice::<f32>().expect("converted to f32 above");
+        let rows = logits.chunks_exact(decoder.config().vocab_size);
+        for (number, (sequence, row)) in sequences.iter_mut().zip(rows).enumerate() {
+            let token = draw(row, rng.random::<f64>());
+            sequence.push(token.ok_or(ModelError::Overflow { sequence: number, loss: f64::NAN })?);
+        }
+    }
+    Ok(Some(sequences))
+}
+
+/// The token at quantile `u` of `softmax(logits)`; `None` if the logits are not finite.
+fn draw(logits: &[f32], u: f64) -> Option<u32> {
+    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weights: Vec<f64> = logits.iter().map(|&x| f64::from(x - highest).exp()).collect();
+    let mut left = u * weights.iter().sum::<f64>();
+    if !left.is_finite() {
+        return None;
+    }
+    for (token, weight) in (0..).zip(&weights) {
+        left -= weight;
+        if left < 0.0 {
+            return Some(token);
+        }
+    }
+    u32::try_from(logits.len() - 1).ok()
+}

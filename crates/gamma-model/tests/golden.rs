@@ -1,0 +1,141 @@
+//! The forward pass against an outside implementation: values made by `tests/golden/make_logits.py`.
+
+use std::{fs, ops::ControlFlow, path::PathBuf, sync::Arc};
+
+use burn::tensor::{Device, Tensor};
+use gamma_model::{Checkpoint, Decoder, Judge, TextEncoder};
+use safetensors::SafeTensors;
+
+fn tests_folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests")
+}
+
+struct Golden {
+    ids: Vec<Vec<u32>>,
+    logits: Vec<f32>,
+    hidden: Vec<f32>,
+}
+
+fn golden(file: &str) -> Golden {
+    let bytes = fs::read(tests_folder().join("golden").join(file)).expect("golden file");
+    let tensors = SafeTensors::deserialize(&bytes).expect("golden file");
+    let floats = |name: &str| -> Vec<f32> {
+        let Ok(tensor) = tensors.tensor(name) else { return Vec::new() };
+        tensor.data().as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
+    };
+    let ids = tensors.tensor("ids").expect("ids");
+    let length = *ids.shape().last().expect("a shape");
+    let flat: Vec<u32> = ids.data().as_chunks().0.iter().map(|&b| u32::from_le_bytes(b)).collect();
+    Golden {
+        ids: flat.chunks(length).map(<[u32]>::to_vec).collect(),
+        logits: floats("logits"),
+        hidden: floats("hidden_states"),
+    }
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data_as::<f32>().to_vec().expect("floats")
+}
+
+fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst <= tolerance, "{what}: off by {worst:e}, more than {tolerance:e}");
+}
+
+fn check_logits(folder: &str, golden_file: &str) {
+    let golden = golden(golden_file);
+    let checkpoint = Arc::new(Checkpoint::open(tests_folder().join(folder)).expect("checkpoint"));
+    let decoder = Decoder::load(checkpoint, golden.ids[0].len(), &Device::flex()).expect("decoder");
+    let mut hidden = decoder.embed(&golden.ids);
+    for number in 0..decoder.config().blocks {
+        hidden = decoder.block(number).expect("block").forward(hidden);
+        let size = golden.hidden.len() / decoder.config().blocks;
+        if size > 0 {
+            let expected = &golden.hidden[number * size..(number + 1) * size];
+            assert_close(&format!("{folder}, block {number}"), &values(hidden.clone()), expected, 1e-4);
+        }
+    }
+    assert_close(folder, &values(decoder.logits(hidden)), &golden.logits, 1e-4);
+}
+
+#[test]
+fn llama_logits_and_hidden_states_equal_the_reference() {
+    check_logits("fixtures/fable", "fable_logits.safetensors");
+}
+
+#[test]
+fn qwen2_logits_with_biases_and_an_untied_head_equal_the_reference() {
+    check_logits("golden/qwen2-random", "qwen2-random/logits.safetensors");
+}
+
+#[test]
+fn llama3_rope_scaling_with_an_odd_head_size_and_shards_equals_the_reference() {
+    check_logits("golden/llama3-random", "llama3-random/logits.safetensors");
+}
+
+fn perplexity(folder: PathBuf, text: PathBuf, window: usize) -> (f64, usize) {
+    let checkpoint = Arc::new(Checkpoint::open(folder).expect("checkpoint"));
+    let encoder = TextEncoder::open(checkpoint.folder(), checkpoint.config()).expect("tokenizer");
+    let windows = encoder.encode_files(&[text]).expect("text").all(window).expect("windows");
+    let decoder = Decoder::load(checkpoint, window, &Device::flex()).expect("decoder");
+    let judge = Judge::new(&decoder, windows, &mut |_| ControlFlow::Continue(())).expect("finite").expect("not stopped");
+    let full = judge.full_precision();
+    // The same model judged as if it were changed: no divergence.
+    let same = judge.evaluate(&decoder, &mut |b| decoder.block(b), &mut |_| ControlFlow::Continue(()));
+    let same = same.expect("finite").expect("not stopped");
+    assert!(same.kl.abs() < 1e-7 && (same.loss - full.loss).abs() < 1e-9, "{same:?}");
+    (full.loss, full.predicted)
+}
+
+#[test]
+fn perplexity_of_the_shipped_model_equals_the_reference() {
+    let json = fs::read_to_string(tests_folder().join("golden/fable_perplexity.json")).expect("golden file");
+    let expected: serde_json::Value = serde_json::from_str(&json).expect("json");
+    let fable = tests_folder().join("fixtures/fable");
+    let (loss, predicted) = perplexity(fable.clone(), fable.join("evaluation.txt"), 256);
+    assert_eq!(predicted as u64, expected["predicted"].as_u64().expect("a count"));
+    let reference = expected["mean_loss"].as_f64().expect("a number");
+    assert!((loss - reference).abs() < 1e-4, "{loss} instead of {reference}");
+}
+
+/// Where the large test data lie; `None` where they may be missing and are.
+fn shared() -> Option<PathBuf> {
+    let folder = std::env::var_os("GAMMA_TEST_DATA")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared"), PathBuf::from);
+    if folder.join("models").is_dir() {
+        return Some(folder);
+    }
+    assert!(std::env::var_os("CI").is_none(), "no test data at `{}`; set GAMMA_TEST_DATA", folder.display());
+    eprintln!("skipped: no test data at `{}`; set GAMMA_TEST_DATA", folder.display());
+    None
+}
+
+#[test]
+fn perplexities_of_real_checkpoints_equal_the_reference() {
+    let Some(shared) = shared() else { return };
+    let json = fs::read_to_string(shared.join("models/expected.json")).expect("expected.json");
+    let table: Vec<serde_json::Value> = serde_json::from_str(&json).expect("json");
+    let mut checked = 0;
+    for row in table {
+        let protocol = row["protocol"].as_str().expect("a protocol");
+        let model = row["model"].as_str().expect("a name");
+        let (Some(window), false) = (protocol.strip_prefix("window "), model.starts_with("qwen3")) else { continue };
+        let text = shared.join("corpora").join(row["file"].as_str().expect("a file"));
+        let (loss, predicted) =
+            perplexity(shared.join("models").join(model), text, window.parse().expect("a length"));
+        assert_eq!(predicted as u64, row["scored"].as_u64().expect("a count"), "{model}");
+        let reference = row["loss"].as_f64().expect("a number");
+        assert!((loss - reference).abs() < 1e-4, "{model}, {protocol}: {loss} instead of {reference}");
+        checked += 1;
+    }
+    assert!(checked >= 6, "only {checked} perplexities were checked");
+}
+
+#[test]
+fn a_sharded_checkpoint_has_the_hash_of_the_whole_one() {
+    let Some(shared) = shared() else { return };
+    let digest = |name: &str| Checkpoint::open(shared.join("models").join(name)).expect("opens").digest().expect("reads");
+    assert_eq!(digest("stories3M"), digest("stories3M-sharded"));
+    assert_ne!(digest("stories3M"), digest("stories260K"));
+}

@@ -1,0 +1,62 @@
+//! Adam (Kingma & Ba 2015) on the logits.
+
+/// First moments per logit; the second moment is shared by all modules.
+///
+/// A second moment per logit would move every module at the same speed, whatever its effect on the
+/// loss, and with it erase the very differences that are to be learned.
+#[derive(Clone, Debug)]
+pub(crate) struct Adam {
+    rate: f64,
+    first: Vec<Vec<f64>>,
+    second: Vec<f64>,
+    updates: Vec<i32>,
+}
+
+const BETA_1: f64 = 0.9;
+const BETA_2: f64 = 0.99;
+
+impl Adam {
+    pub(crate) fn new(rate: f64, logits: &[Vec<f64>]) -> Self {
+        Self {
+            rate,
+            first: logits.iter().map(|theta| vec![0.0; theta.len()]).collect(),
+            second: vec![0.0; logits.len()],
+            updates: vec![0; logits.len()],
+        }
+    }
+
+    /// Moves the logits `theta` of `module` against `gradient`.
+    pub(crate) fn update(&mut self, module: usize, theta: &mut [f64], gradient: &[f64]) {
+        self.updates[module] += 1;
+        let mean_square = gradient.iter().map(|g| g * g).sum::<f64>() / gradient.len() as f64;
+        self.second[module] = BETA_2 * self.second[module] + (1.0 - BETA_2) * mean_square;
+        let (sum, count) = (self.second.iter().zip(&self.updates)).filter(|&(_, &updates)| updates > 0).fold(
+            (0.0, 0.0),
+            |(sum, count), (second, &updates)| (sum + second / (1.0 - BETA_2.powi(updates)), count + 1.0),
+        );
+        let scale = self.rate / ((sum / count).sqrt() + f64::MIN_POSITIVE);
+        let correction = 1.0 - BETA_1.powi(self.updates[module]);
+        for ((theta, first), gradient) in theta.iter_mut().zip(&mut self.first[module]).zip(gradient) {
+            *first = BETA_1 * *first + (1.0 - BETA_1) * gradient;
+            *theta -= scale * *first / correction;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_with_larger_gradients_moves_further() {
+        let mut logits = vec![vec![0.0, 0.0], vec![0.0, 0.0]];
+        let mut adam = Adam::new(0.1, &logits);
+        for _ in 0..10 {
+            for (module, size) in [(0, 1.0), (1, 0.01)] {
+                adam.update(module, &mut logits[module], &[size, -size]);
+            }
+        }
+        assert!(logits[0][0] < -0.5 && logits[0][1] > 0.5, "{logits:?}");
+        assert!(logits[1][0] < 0.0 && logits[1][0] > 0.05 * logits[0][0], "{logits:?}");
+    }
+}

@@ -1,0 +1,356 @@
+//! The learning run: a survey of all candidates, then rounds of gradient steps on the logits.
+
+use burn::tensor::Tensor;
+use gamma_core::{ModuleScores, ScoreTable, ScoredOption, non_increasing};
+use rand::RngExt;
+
+use crate::{
+    Bank, Block, Competitor, LearnError, Network, Pressure, Progress, Settings, Step,
+    adam::Adam,
+    choices::{Draw, balanced, draw, one_hot, softmax, stream},
+    price::{Multiplier, Widths, tilt},
+    reconstruction::{Slopes, Target, slopes, stream_energy},
+    tally::Tally,
+};
+
+/// What a learning run leaves behind.
+#[derive(Clone, Debug)]
+pub struct Learned {
+    /// Mean in-context loss of every option, non-increasing in stored bits. Units: squared error
+    /// of a block's output relative to the mean squared norm of the residual stream.
+    pub losses: ScoreTable,
+    /// Negated preference logits.
+    pub logits: ScoreTable,
+    /// Loss of all blocks together when every module chooses at random.
+    pub random_loss: f64,
+    /// The multiplier at the end: the slope of the normalised loss in bits per weight. `None`
+    /// where budgets were drawn.
+    pub multiplier: Option<f64>,
+}
+
+/// Learns preferences for all modules of `network` from the residual stream before its first
+/// block: `inputs`, batches of shape `[batch, tokens, width]`.
+///
+/// Each block is fed with what the full-precision model feeds it and asked for the full-precision
+/// output (teacher forcing), so blocks are loaded one at a time. Reproducible from
+/// `settings.seed` on one backend.
+///
+/// # Errors
+/// [`LearnError`] names the setting, block or module at fault; [`LearnError::Interrupted`] if
+/// `progress` broke.
+pub fn learn<N: Network>(
+    network: &mut N,
+    inputs: &[Tensor<3>],
+    settings: &Settings,
+    progress: &mut dyn Progress,
+) -> Result<Learned, LearnError<N::Error>> {
+    settings.check()?;
+    if inputs.is_empty() {
+        return Err(LearnError::Nothing("no calibration sequences"));
+    }
+    let blocks = network.competitors().to_vec();
+    if blocks.is_empty() || blocks.iter().flatten().any(|module| module.candidates.is_empty()) {
+        return Err(LearnError::Nothing("a network without blocks, or a module without candidates"));
+    }
+    let mut learner = Learner::new(blocks, settings);
+    for round in 0..=settings.rounds {
+        let mut hidden = inputs.to_vec();
+        for block in 0..learner.blocks.len() {
+            let bank = network.load(block).map_err(|source| LearnError::Load { block, source })?;
+            let targets: Vec<Target> =
+                hidden.iter().map(|h| Target::new(bank.block.forward(&bank.originals, h.clone()))).collect();
+            learner.visit(round, block, &bank, &hidden, &targets, progress)?;
+            hidden = targets.iter().map(Target::output).collect();
+        }
+        learner.end_round(round);
+    }
+    learner.finish()
+}
+
+struct Learner<'a> {
+    settings: &'a Settings,
+    blocks: Vec<Vec<Competitor>>,
+    widths: Widths,
+    logits: Vec<Vec<f64>>,
+    adam: Adam,
+    survey: Vec<Tally>,
+    learned: Vec<Tally>,
+    /// Latest loss per block, smoothed over steps.
+    losses: Vec<f64>,
+    /// Loss of all blocks at random choices: the unit of the Lagrangian.
+    random_loss: f64,
+    multiplier: Option<Multiplier>,
+    price: f64,
+    done: usize,
+    total: usize,
+}
+
+impl<'a> Learner<'a> {
+    fn new(blocks: Vec<Vec<Competitor>>, settings: &'a Settings) -> Self {
+        let modules: Vec<&Competitor> = blocks.iter().flatten().collect();
+        let logits: Vec<Vec<f64>> = modules.iter().map(|module| vec![0.0; module.candidates.len()]).collect();
+        let tallies: Vec<Tally> = logits.iter().map(|theta| Tally::new(theta.len())).collect();
+        let survey: usize = blocks.iter().map(|modules| survey_steps(modules, settings)).sum();
+        Self {
+            widths: Widths::new(&modules),
+            adam: Adam::new(settings.learning_rate, &logits),
+            losses: vec![0.0; blocks.len()],
+            survey: tallies.clone(),
+            learned: tallies,
+            logits,
+            random_loss: 0.0,
+            multiplier: None,
+            price: 0.0,
+            done: 0,
+            total: survey + settings.rounds * settings.steps * blocks.len(),
+            settings,
+            blocks,
+        }
+    }
+
+    /// All steps of one block in one round.
+    fn visit<B: Block, E: std::error::Error>(
+        &mut self,
+        round: usize,
+        block: usize,
+        bank: &Bank<B>,
+        inputs: &[Tensor<3>],
+        targets: &[Target],
+        progress: &mut dyn Progress,
+    ) -> Result<(), LearnError<E>> {
+        let energy = stream_energy(targets);
+        let first = self.blocks[..block].iter().map(Vec::len).sum::<usize>();
+        let surveyed = (round == 0).then(|| self.survey_choices(block));
+        let steps = surveyed.as_ref().map_or(self.settings.steps, Vec::len);
+        let mut sum = 0.0;
+        for step in 0..steps {
+            let mut rng = stream(self.settings.seed, round, block, step);
+            let batch = rng.random_range(0..inputs.len());
+            let temperature = self.temperature(round);
+            let draws = match &surveyed {
+                Some(choices) => choices[step].clone(),
+                None => self.draws(first, block, round, &mut rng),
+            };
+            let used: Vec<Vec<f32>> = draws.iter().map(|draw| draw.used.clone()).collect();
+            let Slopes { loss, slopes } = slopes(bank, inputs[batch].clone(), &targets[batch], energy, &used);
+            if let Some(module) = not_finite(loss, &slopes) {
+                let module = self.blocks[block][module].name.clone();
+                return Err(LearnError::NotFinite { block, round, step, module });
+            }
+            let tallies = if round == 0 { &mut self.survey } else { &mut self.learned };
+            for (tally, (used, slopes)) in tallies[first..].iter_mut().zip(used.iter().zip(&slopes)) {
+                tally.add(used, slopes);
+            }
+            if round > 0 {
+                self.update(first, &draws, &slopes, temperature);
+            }
+            sum += loss;
+            self.losses[block] = sum / (step + 1) as f64;
+            self.done += 1;
+            let report = Step {
+                round,
+                block,
+                done: self.done,
+                total: self.total,
+                loss: self.losses.iter().sum(),
+                expected_bits: self.expected_bits(temperature),
+                multiplier: self.price,
+            };
+            if progress.step(&report).is_break() {
+                return Err(LearnError::Interrupted);
+            }
+        }
+        Ok(())
+    }
+
+    /// Every candidate of every module equally often, in an order of its own per module.
+    fn survey_choices(&self, block: usize) -> Vec<Vec<Draw>> {
+        let modules = &self.blocks[block];
+        let steps = survey_steps(modules, self.settings);
+        let mut rng = stream(self.settings.seed, 0, block, usize::from(u16::MAX));
+        let orders: Vec<(usize, Vec<usize>)> = modules
+            .iter()
+            .map(|module| {
+                let candidates = module.candidates.len();
+                (candidates, balanced(candidates, steps.div_ceil(candidates), &mut rng))
+            })
+            .collect();
+        let choose = |step: usize| {
+            let one = |(candidates, order): &(usize, Vec<usize>)| {
+                let used = one_hot(order[step], *candidates);
+                Draw { soft: used.iter().map(|&y| f64::from(y)).collect(), used }
+            };
+            orders.iter().map(one).collect()
+        };
+        (0..steps).map(choose).collect()
+    }
+
+    /// One choice per module of the block, at the price of the moment.
+    fn draws(&mut self, first: usize, block: usize, round: usize, rng: &mut impl rand::Rng) -> Vec<Draw> {
+        let temperature = self.temperature(round);
+        let tilted_by = match self.settings.pressure {
+            Pressure::DrawnBudgets { from, to } => {
+                let (low, high) = self.widths.range();
+                let target = (from + (to - from) * rng.random::<f64>()).clamp(low + 0.02, (high - 0.02).max(low + 0.02));
+                self.price = self.widths.price_for(&self.logits, target, temperature);
+                self.price
+            }
+            Pressure::AugmentedLagrangian { .. } => 0.0,
+        };
+        let Settings { sampling, exploration, .. } = *self.settings;
+        let mut one = |module: usize| {
+            let logits = tilt(&self.logits[module], self.widths.of(module), tilted_by);
+            draw(&logits, temperature, sampling, exploration, rng)
+        };
+        (first..first + self.blocks[block].len()).map(&mut one).collect()
+    }
+
+    /// One step of Adam on the logits of a block's modules. With `y` the sample that the gradient
+    /// passes through and `p` the noise-free shares,
+    /// `∂/∂θ_k = y_k/τ (m_k - Σ y_j m_j)/R₀ + (λ + ρ g) p_k/τ (c_k - Σ p_j c_j)`.
+    fn update(&mut self, first: usize, draws: &[Draw], slopes: &[Vec<f64>], temperature: f64) {
+        for (number, (draw, slopes)) in draws.iter().zip(slopes).enumerate() {
+            let module = first + number;
+            let mean = dot(&draw.soft, slopes);
+            let unit = temperature * self.random_loss;
+            let mut gradient: Vec<f64> = draw.soft.iter().zip(slopes).map(|(y, m)| y * (m - mean) / unit).collect();
+            if let (Some(multiplier), Pressure::AugmentedLagrangian { target, .. }) = (self.multiplier, self.settings.pressure) {
+                let excess = self.widths.expected(&self.logits, 0.0, temperature) - target;
+                self.price = multiplier.price(excess);
+                let (bits, shares) = (self.widths.of(module), softmax(&self.logits[module], temperature));
+                let mean = dot(&shares, bits);
+                let share = self.widths.share(module);
+                for ((gradient, p), bits) in gradient.iter_mut().zip(&shares).zip(bits) {
+                    *gradient += self.price * share * p * (bits - mean) / temperature;
+                }
+            }
+            self.adam.update(module, &mut self.logits[module], &gradient);
+        }
+    }
+
+    fn end_round(&mut self, round: usize) {
+        if round == 0 {
+            self.random_loss = self.losses.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+        }
+        let Pressure::AugmentedLagrangian { target, rho } = self.settings.pressure else { return };
+        match &mut self.multiplier {
+            None => self.multiplier = Some(Multiplier::new(self.slope(), rho)),
+            Some(multiplier) => {
+                let temperature = self.settings.temperature_at(round - 1);
+                multiplier.update(self.widths.expected(&self.logits, 0.0, temperature) - target);
+            }
+        }
+    }
+
+    /// How much the normalised loss falls per bit, from the survey: the first multiplier.
+    fn slope(&self) -> f64 {
+        let (low, high) = self.widths.range();
+        let drop: f64 = self
+            .survey
+            .iter()
+            .map(|tally| {
+                let means: Vec<f64> = tally.means().into_iter().flatten().map(|(mean, ..)| mean).collect();
+                means.first().unwrap_or(&0.0) - means.last().unwrap_or(&0.0)
+            })
+            .sum();
+        (drop / self.random_loss / (high - low).max(f64::MIN_POSITIVE)).max(0.0)
+    }
+
+    /// Where budgets are drawn the temperature stays at 1: the samples have to cover the range.
+    fn temperature(&self, round: usize) -> f64 {
+        match self.settings.pressure {
+            Pressure::DrawnBudgets { .. } => 1.0,
+            Pressure::AugmentedLagrangian { .. } => self.settings.temperature_at(round.saturating_sub(1)),
+        }
+    }
+
+    fn expected_bits(&self, temperature: f64) -> f64 {
+        let price = match self.settings.pressure {
+            Pressure::DrawnBudgets { .. } => self.price,
+            Pressure::AugmentedLagrangian { .. } => 0.0,
+        };
+        self.widths.expected(&self.logits, price, temperature)
+    }
+
+    fn finish<E: std::error::Error>(self) -> Result<Learned, LearnError<E>> {
+        let modules: Vec<&Competitor> = self.blocks.iter().flatten().collect();
+        let table = |costs: &dyn Fn(usize) -> Vec<(f64, Option<f64>)>| {
+            let scores = |(number, module): (usize, &&Competitor)| ModuleScores {
+                name: module.name.clone(),
+                shape: module.shape,
+                options: module
+                    .candidates
+                    .iter()
+                    .zip(costs(number))
+                    .map(|(candidate, (cost, std_error))| ScoredOption {
+                        format: candidate.format.clone(),
+                        stored_bits: candidate.stored_bits,
+                        cost,
+                        std_error,
+                    })
+                    .collect(),
+            };
+            ScoreTable::new(modules.iter().enumerate().map(scores).collect())
+        };
+        let losses = table(&|module| {
+            let (survey, learned) = (self.survey[module].means(), self.learned[module].means());
+            repaired(modules[module], &survey, &learned, self.settings)
+        })?;
+        let logits = table(&|module| self.logits[module].iter().map(|theta| (-theta, None)).collect())?;
+        let multiplier = self.multiplier.map(|multiplier| multiplier.lambda);
+        Ok(Learned { losses, logits, random_loss: self.random_loss, multiplier })
+    }
+}
+
+/// The costs of a module's candidates: from the learning rounds where a candidate was in use often
+/// enough, else with the survey; then made non-increasing in stored bits.
+fn repaired(
+    module: &Competitor,
+    survey: &[Option<(f64, f64, f64)>],
+    learned: &[Option<(f64, f64, f64)>],
+    settings: &Settings,
+) -> Vec<(f64, Option<f64>)> {
+    let enough = settings.survey_draws as f64;
+    let estimates: Vec<(f64, f64, f64)> = survey
+        .iter()
+        .zip(learned)
+        .map(|pair| match pair {
+            (_, Some(learned)) if learned.2 >= enough => *learned,
+            (Some(survey), Some(learned)) => pooled(*survey, *learned),
+            (Some(only), None) | (None, Some(only)) => *only,
+            (None, None) => unreachable!("the survey draws every candidate"),
+        })
+        .collect();
+    let mut order: Vec<usize> = (0..estimates.len()).collect();
+    order.sort_by_key(|&k| module.candidates[k].stored_bits);
+    let mut costs: Vec<f64> = order.iter().map(|&k| estimates[k].0).collect();
+    let weights: Vec<f64> = order.iter().map(|&k| estimates[k].2).collect();
+    non_increasing(&mut costs, &weights);
+    let mut answer = vec![(0.0, None); estimates.len()];
+    for (&k, cost) in order.iter().zip(costs) {
+        answer[k] = (cost, Some(estimates[k].1));
+    }
+    answer
+}
+
+/// Two estimates of one mean, weighted by how often each was in use.
+fn pooled(a: (f64, f64, f64), b: (f64, f64, f64)) -> (f64, f64, f64) {
+    let total = a.2 + b.2;
+    let mean = (a.0 * a.2 + b.0 * b.2) / total;
+    let error = ((a.1 * a.2).powi(2) + (b.1 * b.2).powi(2)).sqrt() / total;
+    (mean, error, total)
+}
+
+fn survey_steps(modules: &[Competitor], settings: &Settings) -> usize {
+    modules.iter().map(|module| module.candidates.len()).max().unwrap_or(0) * settings.survey_draws
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// The first module with a slope that is not finite; the first of all if only the loss is not.
+fn not_finite(loss: f64, slopes: &[Vec<f64>]) -> Option<usize> {
+    let module = slopes.iter().position(|slopes| slopes.iter().any(|slope| !slope.is_finite()));
+    module.or((!loss.is_finite()).then_some(0))
+}

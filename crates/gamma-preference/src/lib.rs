@@ -1,0 +1,70 @@
+//! Learns how much the precision of each module matters, without touching the weights.
+//!
+//! Every module chooses among frozen quantized candidates by a Gumbel-softmax over learnable
+//! logits; each block, fed with full-precision hidden states, is asked to reproduce its
+//! full-precision output; a price on bits, by an augmented Lagrangian or by drawing budgets,
+//! keeps the choices honest. What comes out is a cost for every option of every module.
+//!
+//! Use this crate if you bring your own model on burn tensors: implement [`Network`] and
+//! [`Block`]. It knows no quantizer, no solver and no files.
+//!
+//! ```
+//! use std::ops::ControlFlow;
+//! use burn::tensor::{Device, Distribution, Tensor};
+//! use gamma_core::{BitWidth, Format, GroupSize, ModuleName};
+//! use gamma_preference::{Bank, Block, Candidate, Competitor, Network, Settings, learn};
+//!
+//! /// One linear layer, `x Wᵀ`, is the whole network.
+//! struct Layer;
+//! impl Block for Layer {
+//!     fn forward(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Tensor<3> {
+//!         hidden.matmul(weights[0].clone().transpose().unsqueeze())
+//!     }
+//! }
+//!
+//! struct Toy(Tensor<2>, Vec<Vec<Competitor>>);
+//! impl Network for Toy {
+//!     type Block = Layer;
+//!     type Error = std::convert::Infallible;
+//!     fn competitors(&self) -> &[Vec<Competitor>] { &self.1 }
+//!     fn load(&mut self, _: usize) -> Result<Bank<Layer>, Self::Error> {
+//!         let flat = self.0.clone().reshape([1, 64]);
+//!         // Candidates that lose 40 % and 5 % of the weights.
+//!         let differences = Tensor::cat(vec![flat.clone() * -0.4, flat * -0.05], 0);
+//!         Ok(Bank { block: Layer, originals: vec![self.0.clone()], differences: vec![differences] })
+//!     }
+//! }
+//!
+//! let device = Device::flex();
+//! let candidates = [BitWidth::B2, BitWidth::B4].map(|bits| {
+//!     let format = Format::symmetric(bits, GroupSize::G128);
+//!     Candidate { stored_bits: format.stored_bits([8, 8]).unwrap(), format }
+//! });
+//! let module = Competitor { name: ModuleName::new("layer"), shape: [8, 8], candidates: candidates.to_vec() };
+//! let weight = Tensor::random([8, 8], Distribution::Normal(0.0, 1.0), &device);
+//! let inputs = vec![Tensor::random([2, 16, 8], Distribution::Normal(0.0, 1.0), &device)];
+//! let settings = Settings { rounds: 2, ..Settings::default() };
+//! let mut network = Toy(weight, vec![vec![module]]);
+//! let learned = learn(&mut network, &inputs, &settings, &mut |_: &_| ControlFlow::Continue(()))?;
+//! let options = &learned.losses.modules()[0].options;
+//! // Losing 40 % of a layer costs 0.4² of its energy, losing 5 % costs 0.05².
+//! assert!((options[0].cost - 0.16).abs() < 1e-3 && (options[1].cost - 0.0025).abs() < 1e-4);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod adam;
+mod choices;
+mod error;
+mod learn;
+mod network;
+mod price;
+mod progress;
+mod reconstruction;
+mod settings;
+mod tally;
+
+pub use error::LearnError;
+pub use learn::{Learned, learn};
+pub use network::{Bank, Block, Candidate, Competitor, Network};
+pub use progress::{Progress, Step};
+pub use settings::{Pressure, Sampling, Settings};

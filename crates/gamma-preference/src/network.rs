@@ -1,0 +1,66 @@
+//! What the learner needs of a model.
+
+use burn::tensor::Tensor;
+use gamma_core::{Format, ModuleName};
+
+/// A piece of a network whose linear weights can be replaced call by call.
+pub trait Block {
+    /// The output for `hidden`, shape `[batch, tokens, width]`, with `weights` in place of the
+    /// linear weights, each `[out_features, in_features]`. Must be differentiable in `weights`.
+    fn forward(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Tensor<3>;
+}
+
+/// One way to store a module.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// The storage format.
+    pub format: Format,
+    /// Exact storage, in bits.
+    pub stored_bits: u64,
+}
+
+/// A module that competes for bits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Competitor {
+    /// Its exact name.
+    pub name: ModuleName,
+    /// `[out_features, in_features]`.
+    pub shape: [usize; 2],
+    /// At least one candidate.
+    pub candidates: Vec<Candidate>,
+}
+
+impl Competitor {
+    pub(crate) fn weights(&self) -> f64 {
+        (self.shape[0] * self.shape[1]) as f64
+    }
+}
+
+/// A block, its weights, and what its candidates would change about them.
+#[derive(Debug)]
+pub struct Bank<B> {
+    /// The block.
+    pub block: B,
+    /// The original weights, each `[out_features, in_features]`.
+    pub originals: Vec<Tensor<2>>,
+    /// For each module the differences `Q_k - W`, shape `[candidates, out_features * in_features]`.
+    pub differences: Vec<Tensor<2>>,
+}
+
+/// A network that hands out its blocks one at a time.
+pub trait Network {
+    /// The blocks.
+    type Block: Block;
+    /// Why a block cannot be had.
+    type Error: std::error::Error + 'static;
+
+    /// The modules of each block, in the order of their weights.
+    fn competitors(&self) -> &[Vec<Competitor>];
+
+    /// Loads block `number` with its candidates. Called once per round for each block, in order;
+    /// the previous bank has been dropped by then.
+    ///
+    /// # Errors
+    /// Whatever keeps the block from being loaded.
+    fn load(&mut self, number: usize) -> Result<Bank<Self::Block>, Self::Error>;
+}

@@ -1,0 +1,152 @@
+//! What a bit costs while learning.
+
+use crate::{Competitor, choices::softmax};
+
+/// The code bits per weight of each candidate, and each module's share of all weights.
+#[derive(Debug)]
+pub(crate) struct Widths {
+    /// Code bits per weight, per module and candidate.
+    bits: Vec<Vec<f64>>,
+    shares: Vec<f64>,
+}
+
+impl Widths {
+    pub(crate) fn new(modules: &[&Competitor]) -> Self {
+        let total: f64 = modules.iter().map(|module| module.weights()).sum();
+        let bits = |module: &&Competitor| {
+            module.candidates.iter().map(|candidate| f64::from(candidate.format.bits().bits())).collect()
+        };
+        Self {
+            bits: modules.iter().map(bits).collect(),
+            shares: modules.iter().map(|module| module.weights() / total).collect(),
+        }
+    }
+
+    pub(crate) fn of(&self, module: usize) -> &[f64] {
+        &self.bits[module]
+    }
+
+    pub(crate) fn share(&self, module: usize) -> f64 {
+        self.shares[module]
+    }
+
+    /// Narrowest and widest average that any choice can have.
+    pub(crate) fn range(&self) -> (f64, f64) {
+        let mean = |pick: fn(f64, f64) -> f64| -> f64 {
+            let bits = self.bits.iter().map(|bits| bits.iter().copied().reduce(pick).unwrap_or(0.0));
+            bits.zip(&self.shares).map(|(bits, share)| bits * share).sum()
+        };
+        (mean(f64::min), mean(f64::max))
+    }
+
+    /// Expected bits per weight when every module chooses by `softmax((θ - price * bits) / τ)`.
+    pub(crate) fn expected(&self, logits: &[Vec<f64>], price: f64, temperature: f64) -> f64 {
+        let modules = logits.iter().zip(&self.bits).zip(&self.shares);
+        modules.map(|((theta, bits), share)| share * mean_bits(&tilt(theta, bits, price), bits, temperature)).sum()
+    }
+
+    /// The price at which the expected bits equal `target`, by bisection. A target that no price
+    /// reaches gives the nearest end.
+    pub(crate) fn price_for(&self, logits: &[Vec<f64>], target: f64, temperature: f64) -> f64 {
+        let (mut low, mut high) = (-1.0, 1.0);
+        // Expected bits fall as the price rises.
+        while self.expected(logits, low, temperature) < target && low > -1e9 {
+            low *= 4.0;
+        }
+        while self.expected(logits, high, temperature) > target && high < 1e9 {
+            high *= 4.0;
+        }
+        for _ in 0..60 {
+            let middle = f64::midpoint(low, high);
+            if self.expected(logits, middle, temperature) > target {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        f64::midpoint(low, high)
+    }
+}
+
+/// `θ - price * bits`.
+pub(crate) fn tilt(theta: &[f64], bits: &[f64], price: f64) -> Vec<f64> {
+    theta.iter().zip(bits).map(|(theta, bits)| theta - price * bits).collect()
+}
+
+fn mean_bits(logits: &[f64], bits: &[f64], temperature: f64) -> f64 {
+    softmax(logits, temperature).iter().zip(bits).map(|(p, bits)| p * bits).sum()
+}
+
+/// Multiplier and quadratic weight of the augmented Lagrangian `λ g + ρ/2 g²`, with `g` the
+/// expected bits per weight minus the target. (Nocedal & Wright 2006, framework 17.3.)
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Multiplier {
+    pub(crate) lambda: f64,
+    rho: f64,
+    last_excess: f64,
+}
+
+/// Above this the quadratic term drowns the loss.
+const RHO_MAX: f64 = 64.0;
+
+impl Multiplier {
+    pub(crate) fn new(lambda: f64, rho: f64) -> Self {
+        Self { lambda, rho, last_excess: f64::INFINITY }
+    }
+
+    /// The price of a bit in the gradient: `λ + ρ g`.
+    pub(crate) fn price(self, excess: f64) -> f64 {
+        self.lambda + self.rho * excess
+    }
+
+    /// `λ ← λ + ρ g`; `ρ` doubles where the excess has not halved.
+    pub(crate) fn update(&mut self, excess: f64) {
+        self.lambda += self.rho * excess;
+        if excess.abs() > 0.5 * self.last_excess.abs() {
+            self.rho = (2.0 * self.rho).min(RHO_MAX);
+        }
+        self.last_excess = excess;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gamma_core::{BitWidth, Format, GroupSize, ModuleName};
+
+    use super::*;
+    use crate::Candidate;
+
+    fn widths() -> Widths {
+        let module = |name: &str, shape| Competitor {
+            name: ModuleName::new(name),
+            shape,
+            candidates: [2, 3, 4, 8]
+                .map(|bits| {
+                    let format = Format::symmetric(BitWidth::new(bits).unwrap(), GroupSize::G128);
+                    Candidate { stored_bits: format.stored_bits(shape).unwrap(), format }
+                })
+                .to_vec(),
+        };
+        Widths::new(&[&module("a", [128, 128]), &module("b", [128, 384])])
+    }
+
+    #[test]
+    fn the_price_meets_every_reachable_budget() {
+        let widths = widths();
+        let logits = [vec![0.0, 1.0, 1.5, 1.7], vec![0.0, 0.1, 0.2, 0.3]];
+        for target in [2.05, 2.5, 3.0, 4.0, 6.5, 7.9] {
+            let price = widths.price_for(&logits, target, 1.0);
+            assert!((widths.expected(&logits, price, 1.0) - target).abs() < 1e-9, "{target}");
+        }
+        assert_eq!(widths.range(), (2.0, 8.0));
+    }
+
+    #[test]
+    fn the_multiplier_rises_while_too_many_bits_are_used() {
+        let mut multiplier = Multiplier::new(0.5, 1.0);
+        multiplier.update(0.4);
+        assert!((multiplier.lambda - 0.9).abs() < 1e-12);
+        multiplier.update(0.3); // not halved: rho doubles for the next update
+        assert!((multiplier.price(0.1) - (1.2 + 0.2)).abs() < 1e-12);
+    }
+}

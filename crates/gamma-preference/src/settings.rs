@@ -1,0 +1,147 @@
+//! How to learn.
+
+use std::fmt;
+
+use crate::LearnError;
+
+/// What keeps the choices from all going to the widest candidate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Pressure {
+    /// Every step draws a budget and finds the price of a bit that meets it. One run then covers
+    /// the whole range, and no multiplier has to be tuned.
+    DrawnBudgets {
+        /// Smallest average bit-width drawn.
+        from: f64,
+        /// Largest average bit-width drawn.
+        to: f64,
+    },
+    /// One budget, held by an augmented Lagrangian on the expected bits, as in the paper:
+    /// minimise `R/R₀ + λ g + ρ/2 g²` with `g` the expected bits per weight minus the target.
+    AugmentedLagrangian {
+        /// Average bit-width to hold.
+        target: f64,
+        /// First weight of the quadratic term.
+        rho: f64,
+    },
+}
+
+/// How a choice enters the forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Sampling {
+    /// One candidate, drawn by the Gumbel-max rule; gradients pass straight through to the
+    /// softmax. The block runs with weights that could be deployed.
+    Hard,
+    /// The Gumbel-softmax mixture of all candidates, as in the paper. Errors of different
+    /// bit-widths partly cancel in a mixture, which flatters it.
+    Soft,
+}
+
+/// Settings of [`learn`](crate::learn()); [`Settings::default`] is the recommended start.
+///
+/// | setting | default | purpose |
+/// |---|---|---|
+/// | `pressure` | budgets drawn from 2.1 to 4.5 | what a bit costs while learning |
+/// | `sampling` | hard | mixtures or pure candidates |
+/// | `rounds` | 8 | passes over the blocks after the survey |
+/// | `steps` | 24 | gradient steps per block and round |
+/// | `survey_draws` | 8 | times each candidate is drawn before learning |
+/// | `learning_rate` | 0.05 | of Adam on the logits |
+/// | `temperature` | 2 → 0.3 | of the Gumbel-softmax, exponential over the rounds |
+/// | `exploration` | 0.1 | share of draws that ignore the logits |
+/// | `seed` | 0 | of all draws |
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// What a bit costs while learning.
+    pub pressure: Pressure,
+    /// Mixtures or pure candidates.
+    pub sampling: Sampling,
+    /// Passes over the blocks after the survey.
+    pub rounds: usize,
+    /// Gradient steps per block and round.
+    pub steps: usize,
+    /// Times each candidate of each module is drawn in the survey that precedes learning.
+    pub survey_draws: usize,
+    /// Learning rate of Adam on the logits.
+    pub learning_rate: f64,
+    /// First and last temperature of the Gumbel-softmax, falling exponentially over the rounds.
+    pub temperature: (f64, f64),
+    /// Share of draws that ignore the logits, 0 to 1.
+    pub exploration: f64,
+    /// Seed of all draws.
+    pub seed: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            pressure: Pressure::DrawnBudgets { from: 2.1, to: 4.5 },
+            sampling: Sampling::Hard,
+            rounds: 8,
+            steps: 24,
+            survey_draws: 8,
+            learning_rate: 0.05,
+            temperature: (2.0, 0.3),
+            exploration: 0.1,
+            seed: 0,
+        }
+    }
+}
+
+impl Settings {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// [`LearnError::Setting`] names the first one out of range.
+    pub fn check<E: std::error::Error + 'static>(&self) -> Result<(), LearnError<E>> {
+        let (hot, cold) = self.temperature;
+        let pressure = match self.pressure {
+            Pressure::DrawnBudgets { from, to } => from.is_finite() && to.is_finite() && from > 0.0 && from <= to,
+            Pressure::AugmentedLagrangian { target, rho } => {
+                target.is_finite() && target > 0.0 && rho.is_finite() && rho > 0.0
+            }
+        };
+        let checks = [
+            ("pressure", pressure, "budgets are positive, from <= to, rho is positive"),
+            ("steps", self.steps > 0, "at least one step per block and round"),
+            ("survey_draws", self.survey_draws > 0, "each candidate is drawn at least once"),
+            ("learning_rate", self.learning_rate > 0.0 && self.learning_rate.is_finite(), "a positive number"),
+            ("temperature", hot.is_finite() && hot >= cold && cold > 0.0, "positive and not rising"),
+            ("exploration", (0.0..=1.0).contains(&self.exploration), "a share between 0 and 1"),
+        ];
+        match checks.into_iter().find(|(_, holds, _)| !holds) {
+            None => Ok(()),
+            Some((name, _, expected)) => Err(LearnError::Setting { name, expected }),
+        }
+    }
+
+    pub(crate) fn temperature_at(&self, round: usize) -> f64 {
+        let (hot, cold) = self.temperature;
+        let last = self.rounds.saturating_sub(1).max(1) as f64;
+        hot * (cold / hot).powf((round as f64 / last).min(1.0))
+    }
+}
+
+impl fmt::Display for Settings {
+    /// Every setting in words, as it goes into the provenance of a score file.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pressure {
+            Pressure::DrawnBudgets { from, to } => write!(f, "budgets drawn from {from} to {to}")?,
+            Pressure::AugmentedLagrangian { target, rho } => {
+                write!(f, "augmented Lagrangian at {target} bits, rho {rho}")?;
+            }
+        }
+        let sampling = match self.sampling {
+            Sampling::Hard => "hard",
+            Sampling::Soft => "soft",
+        };
+        let (hot, cold) = self.temperature;
+        write!(
+            f,
+            ", {sampling} samples, {} rounds of {} steps, survey of {} draws, learning rate {}, \
+             temperature {hot} to {cold}, exploration {}, seed {}",
+            self.rounds, self.steps, self.survey_draws, self.learning_rate, self.exploration, self.seed
+        )
+    }
+}
