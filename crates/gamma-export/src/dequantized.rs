@@ -1,0 +1,233 @@
+//! The checkpoint folder: decoded weights in the files of the source.
+
+use std::{borrow::Cow, collections::BTreeMap, fs, path::Path};
+
+use gamma_quant::QuantizedWeight;
+use half::{bf16, f16};
+use safetensors::{Dtype, View, serialize_to_file, tensor::TensorInfo};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    ExportError, config,
+    source::{INDEX, Source},
+    stage::Staging,
+};
+
+/// How the weights of quantized modules are stored in a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// As `f32`, which holds every decoded weight `scale * (code - zero)` exactly: the model that
+    /// is loaded is the model that was planned, bit for bit.
+    F32,
+    /// In the type of the source, so that files keep their size. Decoded weights are rounded to the
+    /// nearest value of that type, ties to even: by at most 2^-9 of the weight in `bf16` and 2^-12
+    /// in `f16`, whose largest finite value also replaces larger weights. Scale and code
+    /// together have up to 19 significant bits, so most weights do change, by far less than
+    /// quantization has changed them.
+    Source,
+}
+
+/// A checkpoint that is ready to be written.
+#[derive(Debug)]
+pub(crate) struct Checkpoint {
+    source: Source,
+    precision: Precision,
+    config: String,
+    companions: Vec<String>,
+}
+
+impl Checkpoint {
+    /// Reads all of the checkpoint in `folder` but its tensors, and checks that it has a matrix for
+    /// each of `weights`.
+    pub(crate) fn open(
+        folder: &Path,
+        precision: Precision,
+        weights: &BTreeMap<String, &QuantizedWeight>,
+    ) -> Result<Self, ExportError> {
+        let source = Source::open(folder)?;
+        for (tensor, weight) in weights {
+            check_matrix(&source, tensor, weight.shape())?;
+        }
+        let (config, companions) = (read_config(folder, precision)?, companions(folder)?);
+        Ok(Self { source, precision, config, companions })
+    }
+
+    /// Writes configuration, tokenizer, weights and index.
+    pub(crate) fn write(
+        &self,
+        staging: &Staging,
+        weights: &BTreeMap<String, &QuantizedWeight>,
+    ) -> Result<(), ExportError> {
+        staging.write("config.json", self.config.as_bytes())?;
+        for name in &self.companions {
+            staging.copy(name, &self.source.folder.join(name))?;
+        }
+        let mut total_size = 0;
+        for shard in &self.source.shards {
+            let tensors = shard.tensors();
+            let view = |(name, info)| Stored::new(info, shard.bytes(info), weights.get(name), self.precision);
+            let views: Vec<_> = tensors.iter().map(|(name, &info)| (name, view((name, info)))).collect();
+            total_size += views.iter().map(|(_, view)| view.data_len() as u64).sum::<u64>();
+            let mut metadata = shard.metadata();
+            // `transformers` refuses files that do not name a framework.
+            metadata.entry("format".to_owned()).or_insert_with(|| "pt".to_owned());
+            staging.write_safetensors(shard.name(), |path| serialize_to_file(views, Some(metadata), path))?;
+        }
+        match &self.source.index {
+            None => Ok(()),
+            Some(index) => staging.write(INDEX, with_total_size(index, total_size).as_bytes()),
+        }
+    }
+}
+
+/// Checks that `source` has floats of `shape` under the name `tensor`.
+fn check_matrix(source: &Source, tensor: &str, shape: [usize; 2]) -> Result<(), ExportError> {
+    let tensor = tensor.to_owned();
+    let Some((shard, info)) = source.find(&tensor) else {
+        return Err(ExportError::UnknownTensor { path: source.folder.clone(), tensor });
+    };
+    let path = shard.path.clone();
+    if info.shape != shape {
+        let (expected, found) = (shape.to_vec(), info.shape.clone());
+        return Err(ExportError::TensorShape { path, tensor, expected, found });
+    }
+    if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+        let (expected, found) = ("F32, F16 or BF16", info.dtype.to_string());
+        return Err(ExportError::TensorType { path, tensor, expected, found });
+    }
+    Ok(())
+}
+
+/// The index with the number of bytes of all tensors.
+fn with_total_size(index: &Map<String, Value>, total_size: u64) -> String {
+    let mut index = index.clone();
+    let metadata = index.entry("metadata").or_insert_with(|| json!({}));
+    match metadata.as_object_mut() {
+        Some(metadata) => drop(metadata.insert("total_size".to_owned(), json!(total_size))),
+        None => *metadata = json!({ "total_size": total_size }),
+    }
+    format!("{:#}\n", Value::Object(index))
+}
+
+/// The text of `config.json` as it goes with `precision`.
+fn read_config(folder: &Path, precision: Precision) -> Result<String, ExportError> {
+    let path = folder.join("config.json");
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(source) => return Err(ExportError::Read { path, source }),
+    };
+    match precision {
+        Precision::Source => Ok(text),
+        Precision::F32 => {
+            config::with_dtype(&text, "float32").map_err(|source| ExportError::Json { path, source })
+        }
+    }
+}
+
+/// Files that belong to a model besides weights and configuration: tokenizer, generation settings,
+/// chat template, licence.
+fn companions(folder: &Path) -> Result<Vec<String>, ExportError> {
+    const PREFIXES: [&str; 10] = [
+        "tokenizer",
+        "special_tokens",
+        "added_tokens",
+        "generation_config",
+        "vocab",
+        "merges",
+        "chat_template",
+        "LICENSE",
+        "LICENCE",
+        "NOTICE",
+    ];
+    const SUFFIXES: [&str; 2] = [".model", ".tiktoken"];
+    let read_error = |source| ExportError::Read { path: folder.to_owned(), source };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(read_error)? {
+        let entry = entry.map_err(read_error)?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let belongs = PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+            || SUFFIXES.iter().any(|suffix| name.ends_with(suffix));
+        // Links are followed: the cache of the hub consists of them.
+        if belongs && fs::metadata(entry.path()).is_ok_and(|found| found.is_file()) {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// A tensor of the new file. Weights are decoded when the writer asks for their bytes, so that one
+/// matrix is in memory at a time.
+enum Stored<'a> {
+    Copied { info: &'a TensorInfo, bytes: &'a [u8] },
+    Decoded { info: &'a TensorInfo, weight: &'a QuantizedWeight, dtype: Dtype },
+}
+
+impl<'a> Stored<'a> {
+    fn new(
+        info: &'a TensorInfo,
+        bytes: &'a [u8],
+        weight: Option<&&'a QuantizedWeight>,
+        precision: Precision,
+    ) -> Self {
+        let dtype = match precision {
+            Precision::F32 => Dtype::F32,
+            Precision::Source => info.dtype,
+        };
+        match weight {
+            None => Self::Copied { info, bytes },
+            Some(weight) => Self::Decoded { info, weight, dtype },
+        }
+    }
+}
+
+impl View for Stored<'_> {
+    fn dtype(&self) -> Dtype {
+        match self {
+            Self::Copied { info, .. } => info.dtype,
+            Self::Decoded { dtype, .. } => *dtype,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        let (Self::Copied { info, .. } | Self::Decoded { info, .. }) = self;
+        &info.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Copied { bytes, .. } => Cow::Borrowed(bytes),
+            Self::Decoded { weight, dtype, .. } => Cow::Owned(decode(weight, *dtype)),
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        match self {
+            Self::Copied { bytes, .. } => bytes.len(),
+            Self::Decoded { weight, dtype, .. } => {
+                weight.shape()[0] * weight.shape()[1] * dtype.bitsize() / 8
+            }
+        }
+    }
+}
+
+/// The decoded weights as little-endian numbers of type `dtype`, which `check` has seen.
+fn decode(weight: &QuantizedWeight, dtype: Dtype) -> Vec<u8> {
+    fn bytes<const N: usize>(values: &[f32], number: impl Fn(f32) -> [u8; N]) -> Vec<u8> {
+        let mut bytes = vec![0; N * values.len()];
+        for (place, &value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+            *place = number(value);
+        }
+        bytes
+    }
+    let mut values = vec![0.0; weight.shape()[0] * weight.shape()[1]];
+    weight.dequantize_into(&mut values);
+    match dtype {
+        Dtype::F16 => bytes(&values, |w| {
+            let limit = f16::MAX.to_f32();
+            f16::from_f32(w.clamp(-limit, limit)).to_le_bytes()
+        }),
+        Dtype::BF16 => bytes(&values, |w| bf16::from_f32(w).to_le_bytes()),
+        _ => bytes(&values, f32::to_le_bytes),
+    }
+}

@@ -1,0 +1,72 @@
+//! A plan carried out: quantized weights, ready to be saved or judged.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use gamma_core::ModuleName;
+use gamma_export::{Export, Precision, WrittenFile};
+use gamma_model::Block;
+use gamma_quant::QuantizedWeight;
+
+use crate::{Error, Plan, Run, bank::decoded};
+
+/// A model quantized as a plan says. Made by [`Run::apply`].
+#[derive(Debug)]
+pub struct Applied<'a> {
+    run: &'a Run,
+    plan: Plan,
+    weights: BTreeMap<ModuleName, Arc<QuantizedWeight>>,
+}
+
+impl<'a> Applied<'a> {
+    pub(crate) fn new(run: &'a Run, plan: Plan, weights: BTreeMap<ModuleName, Arc<QuantizedWeight>>) -> Self {
+        Self { run, plan, weights }
+    }
+
+    /// The plan.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The quantized weights of the plan's modules.
+    #[must_use]
+    pub fn weights(&self) -> &BTreeMap<ModuleName, Arc<QuantizedWeight>> {
+        &self.weights
+    }
+
+    /// Writes the folder `out`: a checkpoint that `transformers` loads, with the decoded weights
+    /// in f32; `packed.safetensors` with the codes themselves; and `plan.json`. The folder appears
+    /// complete or not at all. A folder that is not empty is refused.
+    ///
+    /// # Errors
+    /// [`Error::Export`] says what could not be written.
+    pub fn save(&self, out: impl AsRef<Path>) -> Result<Vec<WrittenFile>, Error> {
+        self.write(out.as_ref(), Precision::F32, false)
+    }
+
+    /// [`save`](Self::save) in another precision, or over an existing folder.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    pub fn write(&self, out: &Path, precision: Precision, overwrite: bool) -> Result<Vec<WrittenFile>, Error> {
+        let export = Export::new(&self.plan)
+            .dequantized(self.run.checkpoint.folder(), precision)
+            .packed()
+            .file("plan.json", self.plan.to_json())
+            .overwrite(overwrite);
+        let weights: BTreeMap<ModuleName, &QuantizedWeight> =
+            self.weights.iter().map(|(name, weight)| (name.clone(), weight.as_ref())).collect();
+        Ok(export.write(out, &weights)?)
+    }
+
+    /// Block `number` with the plan's weights in place.
+    pub(crate) fn block(&self, number: usize) -> Result<Block, Error> {
+        let mut block = self.run.decoder.block(number)?;
+        for (slot, module) in block.modules().clone().iter().enumerate() {
+            if let Some(weight) = self.weights.get(&module.name) {
+                block.replace(slot, decoded(weight, &self.run.decoder))?;
+            }
+        }
+        Ok(block)
+    }
+}

@@ -1,0 +1,114 @@
+//! Why a run fails.
+
+use std::{io, path::PathBuf};
+
+use gamma_core::{BitWidth, Digest, FileError, Format, ModuleName, PlanError};
+use gamma_export::ExportError;
+use gamma_ilp::ProjectError;
+use gamma_model::ModelError;
+use gamma_preference::LearnError;
+use gamma_quant::QuantizeError;
+
+/// Why a run fails.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting that was not given and has no default.
+    #[error("`{setting}` is not set: {expected}")]
+    Missing {
+        /// The builder's method.
+        setting: &'static str,
+        /// What would work.
+        expected: &'static str,
+    },
+    /// A setting out of range.
+    #[error("`{setting}` is {found}: {expected}")]
+    Setting {
+        /// The builder's method.
+        setting: &'static str,
+        /// The value.
+        found: String,
+        /// What would work.
+        expected: &'static str,
+    },
+    /// The model, its tokenizer or a text.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A quantizer failed.
+    #[error(transparent)]
+    Quantize(#[from] QuantizeError),
+    /// Learning failed.
+    #[error(transparent)]
+    Learn(Box<LearnError<Error>>),
+    /// There is no plan.
+    #[error(transparent)]
+    Project(#[from] ProjectError),
+    /// A plan does not fit its score table.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A plan names a module that the model does not have, or leaves one out.
+    #[error("the plan and the model differ: module `{module}` is only in the {}", if *.in_plan { "plan" } else { "model" })]
+    Modules {
+        /// The module.
+        module: ModuleName,
+        /// Whether it is the plan that has it.
+        in_plan: bool,
+    },
+    /// A plan was made for other weights.
+    #[error("the plan was made for weights with hash {plan}, the model has {model}")]
+    OtherWeights {
+        /// Hash in the plan.
+        plan: Digest,
+        /// Hash of the model.
+        model: Digest,
+    },
+    /// The plan asks for a format that the quantizer does not make.
+    #[error("module `{module}`: the plan says `{expected}`, the quantizer makes `{found}` at {bits} bits")]
+    Quantizer {
+        /// The module.
+        module: ModuleName,
+        /// The bit-width.
+        bits: BitWidth,
+        /// In the plan.
+        expected: Format,
+        /// What the quantizer would make.
+        found: Format,
+    },
+    /// Writing a checkpoint failed.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// A file cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The reason given by the system.
+        #[source]
+        source: io::Error,
+    },
+    /// A file has the wrong content.
+    #[error("`{}` cannot be used", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: FileError,
+    },
+    /// A picture cannot be drawn.
+    #[error("the picture cannot be drawn: {0}")]
+    Picture(String),
+    /// The progress callback asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl From<LearnError<Error>> for Error {
+    fn from(error: LearnError<Error>) -> Self {
+        match error {
+            LearnError::Interrupted => Self::Interrupted,
+            LearnError::Load { source, .. } => source,
+            other => Self::Learn(Box::new(other)),
+        }
+    }
+}

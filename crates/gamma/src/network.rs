@@ -1,0 +1,78 @@
+//! The decoder as the preference model sees it.
+
+use burn::tensor::Tensor;
+use gamma_core::BitWidth;
+use gamma_model::{Block, Decoder};
+use gamma_preference::{Bank, Candidate, Competitor, Network};
+
+use crate::{
+    Error,
+    bank::{CandidateBank, decoded},
+};
+
+/// A decoder with a bank of candidates for every module.
+pub(crate) struct BankedDecoder<'a> {
+    decoder: &'a Decoder,
+    bank: &'a CandidateBank,
+    widths: &'a [BitWidth],
+    competitors: Vec<Vec<Competitor>>,
+}
+
+/// A decoder block as a differentiable function of its linear weights.
+pub(crate) struct DecoderBlock(Block);
+
+impl gamma_preference::Block for DecoderBlock {
+    fn forward(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Tensor<3> {
+        self.0.forward_with(weights, hidden)
+    }
+}
+
+impl<'a> BankedDecoder<'a> {
+    /// # Panics
+    /// If the bank lacks a candidate.
+    pub(crate) fn new(decoder: &'a Decoder, bank: &'a CandidateBank, widths: &'a [BitWidth]) -> Self {
+        let config = decoder.config();
+        let competitor = |module: &gamma_model::Module| Competitor {
+            name: module.name.clone(),
+            shape: module.shape,
+            candidates: widths
+                .iter()
+                .map(|&bits| {
+                    let weight = bank.get(&module.name, bits).expect("the bank was filled for these widths");
+                    Candidate { format: weight.format(), stored_bits: weight.stored_bits() }
+                })
+                .collect(),
+        };
+        let competitors =
+            (0..config.blocks).map(|b| config.modules(b).iter().map(competitor).collect()).collect();
+        Self { decoder, bank, widths, competitors }
+    }
+}
+
+impl Network for BankedDecoder<'_> {
+    type Block = DecoderBlock;
+    type Error = Error;
+
+    fn competitors(&self) -> &[Vec<Competitor>] {
+        &self.competitors
+    }
+
+    fn load(&mut self, number: usize) -> Result<Bank<DecoderBlock>, Error> {
+        let block = self.decoder.block(number)?;
+        let originals = block.weights().to_vec();
+        let differences = block
+            .modules()
+            .iter()
+            .zip(&originals)
+            .map(|(module, original)| {
+                let size = module.shape[0] * module.shape[1];
+                let rows = self.widths.iter().map(|&bits| {
+                    let weight = self.bank.get(&module.name, bits).expect("the bank was filled for these widths");
+                    (decoded(weight, self.decoder) - original.clone()).reshape([1, size])
+                });
+                Tensor::cat(rows.collect(), 0) // [candidates, out_features * in_features]
+            })
+            .collect();
+        Ok(Bank { block: DecoderBlock(block), originals, differences })
+    }
+}

@@ -1,0 +1,57 @@
+//! Watching a run.
+
+use std::ops::ControlFlow;
+
+use gamma_preference::Step;
+
+/// Something that happened.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// Calibration text is being sampled from the model.
+    Sampling {
+        /// Tokens per sequence so far.
+        done: usize,
+        /// Tokens per sequence in all.
+        total: usize,
+    },
+    /// A block's candidates are being quantized.
+    Quantizing {
+        /// Blocks done.
+        done: usize,
+        /// Blocks in all.
+        total: usize,
+    },
+    /// A learning step is done.
+    Learning(Step),
+    /// The model is being evaluated, block by block.
+    Evaluating {
+        /// Blocks done.
+        done: usize,
+        /// Blocks in all.
+        total: usize,
+    },
+}
+
+/// Watches a run; answers [`ControlFlow::Break`] to stop it, which ends in
+/// [`Error::Interrupted`](crate::Error::Interrupted).
+pub trait Progress {
+    /// Called after every step of the work.
+    fn event(&mut self, event: Event) -> ControlFlow<()>;
+}
+
+impl<F: FnMut(Event) -> ControlFlow<()>> Progress for F {
+    fn event(&mut self, event: Event) -> ControlFlow<()> {
+        self(event)
+    }
+}
+
+/// Watches nothing and stops nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Quiet;
+
+impl Progress for Quiet {
+    fn event(&mut self, _: Event) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}

@@ -1,0 +1,217 @@
+//! A checked run: learn, apply, judge.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use burn::tensor::{Device, Tensor};
+use gamma_core::{BitWidth, Digest, ModuleName, Provenance, ScoreKind, ScoresFile};
+use gamma_model::{Checkpoint, Config, Decoder, TextEncoder, sample};
+use gamma_preference::{Learned, learn};
+use gamma_quant::Quantizer;
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    Applied, Error, Event, Plan, Progress, Quiet, Scores, Settings,
+    bank::CandidateBank,
+    judge::{Jury, evaluation_windows},
+    network::BankedDecoder,
+};
+
+/// Which numbers of a learning run become the scores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ScoreSource {
+    /// The mean loss that each option brought in the contexts seen: serves every budget.
+    #[default]
+    Losses,
+    /// The logits themselves, as in the paper: best near the budget they were learned at.
+    Logits,
+}
+
+/// A model, a quantizer and calibration data, ready to work. Made by
+/// [`Builder::build`](crate::Builder::build).
+#[derive(Debug)]
+pub struct Run {
+    pub(crate) checkpoint: Arc<Checkpoint>,
+    pub(crate) weights: Digest,
+    pub(crate) text: TextEncoder,
+    pub(crate) decoder: Decoder,
+    pub(crate) quantizer: Arc<dyn Quantizer>,
+    pub(crate) candidates: Vec<BitWidth>,
+    pub(crate) learning: Settings,
+    pub(crate) scores: ScoreSource,
+    pub(crate) batch: usize,
+    pub(crate) sequences: Sequences,
+    pub(crate) bank: Mutex<CandidateBank>,
+}
+
+/// Calibration tokens, or how to get them.
+#[derive(Debug)]
+pub(crate) enum Sequences {
+    Text(Vec<Vec<u32>>),
+    Sampled { count: usize, length: usize, seed: u64 },
+}
+
+impl Run {
+    /// The model's sizes and constants.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        self.checkpoint.config()
+    }
+
+    /// The bit-widths that compete, in rising order.
+    #[must_use]
+    pub fn candidates(&self) -> &[BitWidth] {
+        &self.candidates
+    }
+
+    /// Quantizes every module at every candidate width and learns what each choice costs.
+    ///
+    /// # Errors
+    /// [`Error`] names the module, tensor or step at fault; [`Error::Interrupted`] if `progress`
+    /// broke.
+    pub fn learn(&self, progress: &mut dyn Progress) -> Result<Scores, Error> {
+        let sequences = self.sequences(progress)?;
+        let batches = || self.batches(&sequences);
+        let mut bank = self.bank();
+        let wanted = |_: &ModuleName| self.candidates.clone();
+        bank.fill(&self.decoder, &self.quantizer, &batches, &wanted, progress)?;
+        let mut network = BankedDecoder::new(&self.decoder, &bank, &self.candidates);
+        let mut report = |step: &gamma_preference::Step| progress.event(Event::Learning(*step));
+        let Learned { losses, logits, .. } = learn(&mut network, &batches(), &self.learning, &mut report)?;
+        let (kind, table) = match self.scores {
+            ScoreSource::Losses => (ScoreKind::Loss, losses),
+            ScoreSource::Logits => (ScoreKind::Logits, logits),
+        };
+        Ok(Scores::new(ScoresFile { kind, provenance: self.provenance(&sequences), table }))
+    }
+
+    /// Quantizes the model as `plan` says.
+    ///
+    /// # Errors
+    /// [`Error`] if the plan was made for other weights, names other modules, or asks for formats
+    /// that the quantizer does not make.
+    pub fn apply(&self, plan: &Plan) -> Result<Applied<'_>, Error> {
+        self.apply_watched(plan, &mut Quiet)
+    }
+
+    /// [`apply`](Self::apply) with progress.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply); [`Error::Interrupted`] if `progress` broke.
+    pub fn apply_watched(&self, plan: &Plan, progress: &mut dyn Progress) -> Result<Applied<'_>, Error> {
+        self.check(plan)?;
+        let mut bank = self.bank();
+        let wanted = |module: &ModuleName| plan.choice(module).map(|c| c.format.bits()).into_iter().collect();
+        if self.quantizer.needs() == gamma_quant::CalibrationNeeds::Nothing {
+            bank.fill(&self.decoder, &self.quantizer, &Vec::new, &wanted, progress)?;
+        } else {
+            let sequences = self.sequences(progress)?;
+            bank.fill(&self.decoder, &self.quantizer, &|| self.batches(&sequences), &wanted, progress)?;
+        }
+        let weight = |choice: &gamma_core::Choice| {
+            let weight = bank.get(&choice.name, choice.format.bits()).expect("filled above");
+            (choice.name.clone(), Arc::clone(weight))
+        };
+        let weights: BTreeMap<_, _> = plan.choices().iter().map(weight).collect();
+        Ok(Applied::new(self, plan.clone(), weights))
+    }
+
+    /// Prepares to judge plans on text from UTF-8 files, in windows of `length` tokens; `limit`
+    /// bounds the number of windows. Runs the full-precision model once.
+    ///
+    /// # Errors
+    /// [`Error`] if a file cannot be read, holds too little text, or the windows do not fit the
+    /// model's context.
+    pub fn jury(
+        &self,
+        paths: &[PathBuf],
+        length: Option<usize>,
+        limit: Option<usize>,
+        progress: &mut dyn Progress,
+    ) -> Result<Jury, Error> {
+        let length = length.unwrap_or(self.config().max_positions.min(2048));
+        let windows = evaluation_windows(&self.text.encode_files(paths)?, length, limit)?;
+        Jury::new(self, windows, length, progress)
+    }
+
+    pub(crate) fn bank(&self) -> MutexGuard<'_, CandidateBank> {
+        // A panic cannot leave the bank half-filled: entries go in one by one, complete.
+        self.bank.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sequences(&self, progress: &mut dyn Progress) -> Result<Vec<Vec<u32>>, Error> {
+        match &self.sequences {
+            Sequences::Text(sequences) => Ok(sequences.clone()),
+            &Sequences::Sampled { count, length, seed } => {
+                let mut tick = |done| progress.event(Event::Sampling { done, total: length });
+                sample(&self.decoder, count, length, seed, &mut tick)?.ok_or(Error::Interrupted)
+            }
+        }
+    }
+
+    /// The residual stream before the first block, batch by batch.
+    fn batches(&self, sequences: &[Vec<u32>]) -> Vec<Tensor<3>> {
+        sequences.chunks(self.batch).map(|batch| self.decoder.embed(batch)).collect()
+    }
+
+    fn provenance(&self, sequences: &[Vec<u32>]) -> Provenance {
+        let mut tokens = Sha256::new();
+        for sequence in sequences {
+            sequence.iter().for_each(|id| tokens.update(id.to_le_bytes()));
+            tokens.update([0xff; 4]); // between sequences
+        }
+        let learner = format!("teacher-forced reconstruction, {}, batch {}", self.learning, self.batch);
+        let quantizer = self.quantizer.describe();
+        let settings = format!("{learner}\0{quantizer}\0{:?}\0{:?}", self.candidates, self.scores);
+        Provenance {
+            architecture: self.config().architecture.name().to_owned(),
+            weights: self.weights,
+            calibration: Digest::sha256(tokens.finalize().into()),
+            quantizer,
+            learner,
+            settings: Digest::sha256(Sha256::digest(settings).into()),
+        }
+    }
+
+    /// Whether `plan` fits this model and this quantizer.
+    fn check(&self, plan: &Plan) -> Result<(), Error> {
+        if plan.provenance().weights != self.weights {
+            return Err(Error::OtherWeights { plan: plan.provenance().weights, model: self.weights });
+        }
+        let modules: BTreeMap<ModuleName, [usize; 2]> = (0..self.config().blocks)
+            .flat_map(|block| self.config().modules(block))
+            .map(|module| (module.name, module.shape))
+            .collect();
+        for choice in plan.choices() {
+            if modules.get(&choice.name) != Some(&choice.shape) {
+                return Err(Error::Modules { module: choice.name.clone(), in_plan: true });
+            }
+            let bits = choice.format.bits();
+            let found = self.quantizer.format(bits);
+            if found != choice.format {
+                let (module, expected) = (choice.name.clone(), choice.format.clone());
+                return Err(Error::Quantizer { module, bits, expected, found });
+            }
+        }
+        match modules.into_keys().find(|name| plan.choice(name).is_none()) {
+            None => Ok(()),
+            Some(module) => Err(Error::Modules { module, in_plan: false }),
+        }
+    }
+}
+
+/// The CPU, where it is compiled in.
+#[expect(clippy::unnecessary_wraps, reason = "without the feature there is none")]
+#[cfg(feature = "flex")]
+pub(crate) fn default_device() -> Option<Device> {
+    Some(Device::flex())
+}
+
+#[cfg(not(feature = "flex"))]
+pub(crate) fn default_device() -> Option<Device> {
+    None
+}
