@@ -1,2 +1,35 @@
-//! wip
-fn main() {}
+//! The command `gamma`.
+
+mod apply;
+mod args;
+mod budget;
+mod hub;
+mod learn;
+mod project;
+mod run;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Learn(args) => learn::learn(&args),
+        Command::Project(args) => project::project(&args),
+        Command::Apply(args) => apply::apply(&args),
+    };
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    if matches!(error.downcast_ref(), Some(gamma::Error::Interrupted)) {
+        eprintln!("interrupted: what was finished before is kept, nothing is half-written");
+        return ExitCode::from(130);
+    }
+    // One line per cause, from what failed to why.
+    eprintln!("error: {error}");
+    error.chain().skip(1).for_each(|cause| eprintln!("  because: {cause}"));
+    ExitCode::FAILURE
+}

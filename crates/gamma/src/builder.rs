@@ -142,6 +142,7 @@ impl Builder {
             Source::Sampled => {
                 Sequences::Sampled { count: calibration.sequences, length, seed: calibration.seed }
             }
+            Source::None => Sequences::None,
         };
         let decoder = Decoder::load(Arc::clone(&checkpoint), config.max_positions.min(length), &device)?;
         Ok(Run {

@@ -22,6 +22,7 @@ pub struct Calibration {
 pub(crate) enum Source {
     Files(Vec<PathBuf>),
     Sampled,
+    None,
 }
 
 impl Calibration {
@@ -39,6 +40,12 @@ impl Calibration {
     /// are in memory while sampling.
     pub fn sampled() -> Self {
         Self::new(Source::Sampled)
+    }
+
+    /// No text at all: enough to apply and judge plans with a quantizer that needs no data, not
+    /// enough to learn.
+    pub fn none() -> Self {
+        Self::new(Source::None)
     }
 
     fn new(source: Source) -> Self {

@@ -53,6 +53,7 @@ pub struct Run {
 pub(crate) enum Sequences {
     Text(Vec<Vec<u32>>),
     Sampled { count: usize, length: usize, seed: u64 },
+    None,
 }
 
 impl Run {
@@ -150,6 +151,10 @@ impl Run {
                 let mut tick = |done| progress.event(Event::Sampling { done, total: length });
                 sample(&self.decoder, count, length, seed, &mut tick)?.ok_or(Error::Interrupted)
             }
+            Sequences::None => Err(Error::Missing {
+                setting: "calibration",
+                expected: "learning, and quantizers that look at data, need text: `Calibration::text_file(path)`",
+            }),
         }
     }
 

@@ -1,0 +1,240 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use gamma::{Builder, Calibration, Gamma, GroupSize, Limits, Pressure, Rtn, Sampling, ScoreSource, Settings, Solver};
+
+use crate::{budget::BudgetArg, hub};
+
+/// Learns how many bits each module of a language model deserves, and plans for any budget.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Learn, plan, quantize, and compare with uniform precision: all at once
+    Run(RunArgs),
+    /// Learn what each option of each module costs, and write the scores
+    Learn(LearnArgs),
+    /// Plan for one or more budgets from a score file, without the model
+    Project(ProjectArgs),
+    /// Quantize a model as a plan says
+    Apply(ApplyArgs),
+}
+
+/// What to learn from and how.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// Hugging Face folder (config.json, safetensors, tokenizer.json); with the feature `hub` also
+    /// a name such as Qwen/Qwen3-0.6B
+    #[arg(long, value_name = "DIR")]
+    model: String,
+    #[command(flatten)]
+    quantizer: QuantizerArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct QuantizerArgs {
+    /// Input channels that share a scale; a last, shorter group has its own
+    #[arg(long, default_value_t = 128)]
+    group_size: usize,
+    /// Symmetric codes without zero points
+    #[arg(long)]
+    symmetric: bool,
+}
+
+/// How to learn.
+#[derive(Debug, Args)]
+pub struct LearningArgs {
+    /// Calibration text, UTF-8; several files are joined. `sampled` lets the model write its own
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    calibration: Vec<PathBuf>,
+    /// Calibration sequences
+    #[arg(long, default_value_t = 128)]
+    sequences: usize,
+    /// Tokens per sequence [default: 2048, or the model's context if that is shorter]
+    #[arg(long)]
+    length: Option<usize>,
+    /// Bit-widths that compete
+    #[arg(long, value_delimiter = ',', default_values_t = [2, 3, 4, 5, 6, 8])]
+    candidates: Vec<u8>,
+    /// Which numbers become the scores
+    #[arg(long, value_enum, default_value_t = Score::Losses)]
+    score: Score,
+    /// Hold one budget by an augmented Lagrangian instead of drawing budgets
+    #[arg(long, value_name = "BITS")]
+    target: Option<f64>,
+    /// Mix candidates (the paper's relaxation) instead of running pure ones
+    #[arg(long)]
+    soft: bool,
+    /// Passes over the blocks
+    #[arg(long, default_value_t = Settings::default().rounds)]
+    rounds: usize,
+    /// Gradient steps per block and pass
+    #[arg(long, default_value_t = Settings::default().steps)]
+    steps: usize,
+    /// Sequences per gradient step
+    #[arg(long, default_value_t = 2)]
+    batch: usize,
+    /// Seed of all random draws
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Score {
+    /// Expected loss of each option; serves every budget
+    Losses,
+    /// Preference logits, as in the paper
+    Logits,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub learning: LearningArgs,
+    /// Text to judge by, UTF-8, disjoint from the calibration text
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    pub evaluation: Vec<PathBuf>,
+    /// Judge at most this many windows, spread over the text
+    #[arg(long, value_name = "COUNT")]
+    pub windows: Option<usize>,
+    #[command(flatten)]
+    pub budgets: BudgetArgs,
+    /// Folder for scores, plans, checkpoints, table and picture; earlier results are replaced
+    #[arg(long, value_name = "DIR", default_value = "gamma-out")]
+    pub out: PathBuf,
+    /// Write the plans but no quantized checkpoints
+    #[arg(long)]
+    pub no_checkpoints: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LearnArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub learning: LearningArgs,
+    /// Where the scores go
+    #[arg(long, value_name = "FILE", default_value = "scores.json")]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct ProjectArgs {
+    /// A score file
+    #[arg(long, value_name = "FILE")]
+    pub scores: PathBuf,
+    #[command(flatten)]
+    pub budgets: BudgetArgs,
+    /// Folder for the plans, as plan-BUDGET.json; printed only if not given
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// A plan file
+    #[arg(long, value_name = "FILE")]
+    pub plan: PathBuf,
+    /// Folder for the quantized checkpoint
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Store decoded weights in the type of the source instead of f32
+    #[arg(long)]
+    pub source_type: bool,
+    /// Replace an existing folder
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BudgetArgs {
+    /// 3.2 (as large as uniform 3.2 bits), 3.5bpw (stored bits per weight) or 120MiB; repeatable
+    #[arg(long = "budget", value_name = "BUDGET", required = true)]
+    pub budgets: Vec<BudgetArg>,
+    /// Who solves the integer program
+    #[arg(long, value_enum, default_value_t = SolverArg::Auto)]
+    solver: SolverArg,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SolverArg {
+    /// The fastest exact one
+    Auto,
+    /// gamma's own
+    Knapsack,
+    /// HiGHS
+    Highs,
+}
+
+impl BudgetArgs {
+    pub fn limits(&self) -> Limits {
+        Limits::default().solver(match self.solver {
+            SolverArg::Auto => Solver::Auto,
+            SolverArg::Knapsack => Solver::Knapsack,
+            SolverArg::Highs => Solver::Highs,
+        })
+    }
+}
+
+impl ModelArgs {
+    /// A builder for this model and quantizer, without calibration text.
+    pub fn builder(&self) -> anyhow::Result<Builder> {
+        let group = GroupSize::new(self.quantizer.group_size)?;
+        let quantizer = if self.quantizer.symmetric { Rtn::symmetric(group) } else { Rtn::asymmetric(group) };
+        let folder = hub::resolve(&self.model)?;
+        Ok(Gamma::builder().model(folder).quantizer(quantizer).calibration(Calibration::none()))
+    }
+}
+
+impl LearningArgs {
+    /// Tokens per sequence, where given.
+    pub fn length(&self) -> Option<usize> {
+        self.length
+    }
+
+    /// Adds everything that concerns learning.
+    pub fn complete(&self, builder: Builder) -> Builder {
+        let calibration = match self.calibration.as_slice() {
+            [word] if word.as_os_str() == "sampled" => Calibration::sampled(),
+            files => Calibration::text_files(files),
+        };
+        let calibration = calibration.sequences(self.sequences).seed(self.seed);
+        let calibration = match self.length {
+            Some(length) => calibration.length(length),
+            None => calibration,
+        };
+        let defaults = Settings::default();
+        let settings = Settings {
+            pressure: match self.target {
+                Some(target) => Pressure::AugmentedLagrangian { target, rho: 2.0 },
+                None => defaults.pressure,
+            },
+            sampling: if self.soft { Sampling::Soft } else { Sampling::Hard },
+            rounds: self.rounds,
+            steps: self.steps,
+            seed: self.seed,
+            ..defaults
+        };
+        let scores = match self.score {
+            Score::Losses => ScoreSource::Losses,
+            Score::Logits => ScoreSource::Logits,
+        };
+        builder
+            .calibration(calibration)
+            .candidates(self.candidates.iter().copied())
+            .learning(settings)
+            .scores(scores)
+            .batch(self.batch)
+    }
+}

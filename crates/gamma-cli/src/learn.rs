@@ -1,0 +1,13 @@
+//! `gamma learn`.
+
+use crate::{args::LearnArgs, watch::Watch};
+
+pub fn learn(args: &LearnArgs) -> anyhow::Result<()> {
+    let mut watch = Watch::new()?;
+    let run = args.learning.complete(args.model.builder()?).build()?;
+    let scores = run.learn(&mut watch)?;
+    watch.finish();
+    scores.save(&args.out)?;
+    eprintln!("wrote {}", args.out.display());
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! Progress on the terminal, and Ctrl-C.
+
+use std::{
+    io::{IsTerminal, stderr},
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use gamma::{Event, Progress};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Shows what happens on standard error; stops the run after Ctrl-C.
+pub struct Watch {
+    interrupted: Arc<AtomicBool>,
+    bar: ProgressBar,
+    stage: &'static str,
+    started: Instant,
+    terminal: bool,
+    last_line: Instant,
+}
+
+/// Without a terminal a line of progress comes this often.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+impl Watch {
+    /// Takes over Ctrl-C: the first one stops the run at the next step, a second one at once.
+    pub fn new() -> anyhow::Result<Self> {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&interrupted);
+        ctrlc::set_handler(move || {
+            if flag.swap(true, Ordering::SeqCst) {
+                std::process::exit(130);
+            }
+        })?;
+        let now = Instant::now();
+        let terminal = stderr().is_terminal();
+        Ok(Self { interrupted, bar: ProgressBar::hidden(), stage: "", started: now, terminal, last_line: now })
+    }
+
+    /// Ends the bar of the present stage.
+    pub fn finish(&mut self) {
+        if !self.stage.is_empty() {
+            self.bar.finish_and_clear();
+            eprintln!("{}: {:.1} s", self.stage, self.started.elapsed().as_secs_f64());
+            self.stage = "";
+        }
+    }
+
+    fn show(&mut self, stage: &'static str, done: usize, total: usize, message: String) {
+        if self.stage != stage {
+            self.finish();
+            self.stage = stage;
+            self.started = Instant::now();
+            self.bar = if self.terminal { bar(stage, total) } else { ProgressBar::hidden() };
+        }
+        self.bar.set_length(total as u64);
+        self.bar.set_position(done as u64);
+        if !self.terminal && self.last_line.elapsed() > LINE_EVERY {
+            self.last_line = Instant::now();
+            eprintln!("{stage}: {done} of {total}  {message}");
+        }
+        self.bar.set_message(message);
+    }
+}
+
+fn bar(stage: &'static str, total: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix:>10} {bar:24} {percent:>3} %  {elapsed} + {eta}  {msg}");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(total as u64).with_style(style).with_prefix(stage)
+}
+
+impl Progress for Watch {
+    fn event(&mut self, event: Event) -> ControlFlow<()> {
+        match event {
+            Event::Sampling { done, total } => self.show("sampling", done, total, String::new()),
+            Event::Quantizing { done, total } => self.show("quantizing", done, total, String::new()),
+            Event::Learning(step) => {
+                let what = format!(
+                    "loss {:.5}  bits {:.2}  price {:.3}",
+                    step.loss, step.expected_bits, step.multiplier
+                );
+                self.show("learning", step.done, step.total, what);
+            }
+            Event::Evaluating { done, total } => self.show("evaluating", done, total, String::new()),
+            _ => {}
+        }
+        if self.interrupted.load(Ordering::SeqCst) {
+            self.bar.finish_and_clear();
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+}
