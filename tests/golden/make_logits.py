@@ -1,0 +1,160 @@
+"""Golden values from Hugging Face transformers, an implementation outside this project.
+
+    python make_logits.py            # everything
+    python make_logits.py random     # only qwen2-random and llama3-random
+    python make_logits.py fable      # only the fable fixture
+
+Made with torch 2.13.0, transformers 5.23.0, tokenizers 0.23.3, safetensors 0.8.0, Python 3.11.
+Everything is computed in float32 from the weights as stored (float16 or bfloat16
+widened), with eager attention, on one CPU thread.
+"""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+HERE = Path(__file__).resolve().parent
+FABLE = HERE.parent / "fixtures" / "fable"
+
+TINY = dict(
+    vocab_size=64,
+    hidden_size=32,
+    intermediate_size=80,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=128,
+    tie_word_embeddings=False,
+    bos_token_id=0,
+    eos_token_id=0,
+)
+LLAMA3_ROPE = dict(
+    rope_type="llama3",
+    factor=8.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
+    original_max_position_embeddings=32,
+)
+
+
+def load(folder):
+    """The stored model as transformers reads it, widened to float32."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    return model.eval()
+
+
+def randomize(model, seed):
+    """Weights large enough that attention is sharp and logits are of order 1 to 5."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, p in model.named_parameters():
+        noise = torch.randn(p.shape, generator=generator)
+        if "norm" in name:
+            p.data = 1 + 0.2 * noise
+        elif "bias" in name:
+            p.data = 0.7 * noise
+        else:
+            p.data = noise * {"embed_tokens": 1.0, "lm_head": 0.4}.get(name.split(".")[-2], 1.3 / p.shape[1] ** 0.5)
+
+
+def save_logits(folder, length, seed):
+    """Write ids [2, length] and their logits; returns both."""
+    ids = torch.randint(TINY["vocab_size"], (2, length), generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        logits = load(folder)(ids).logits
+    save_file({"ids": ids.int(), "logits": logits.contiguous()}, folder / "logits.safetensors")
+    print(f"{folder.name}: logits std {logits.std():.3f}, largest {logits.abs().max():.3f}")
+    return ids, logits
+
+
+def make_qwen2():
+    folder = HERE / "qwen2-random"
+    model = Qwen2ForCausalLM(Qwen2Config(**TINY, rope_parameters={"rope_type": "default", "rope_theta": 1e6}))
+    randomize(model, seed=1)
+    model.half().save_pretrained(folder)
+    save_logits(folder, 48, seed=2)
+
+
+def make_llama3():
+    """Two shards; config.json is rewritten with the older key names (rope_scaling, torch_dtype).
+
+    Head dimension 24 gives rotary wavelengths in all three ranges of the rule:
+    kept (6.3), interpolated (18.7), divided by the factor (56 and longer).
+    """
+    folder = HERE / "llama3-random"
+    rope = {**LLAMA3_ROPE, "rope_theta": 500000.0}
+    model = LlamaForCausalLM(LlamaConfig(**TINY, head_dim=24, attention_bias=False, rope_parameters=rope))
+    randomize(model, seed=3)
+    model.bfloat16().save_pretrained(folder, max_shard_size="44KB")
+    assert len(list(folder.glob("model-*-of-00002.safetensors"))) == 2
+
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    del config["rope_parameters"], config["dtype"]
+    config |= {"rope_scaling": LLAMA3_ROPE, "rope_theta": 500000.0, "torch_dtype": "bfloat16"}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    ids, logits = save_logits(folder, 96, seed=4)
+
+    model = load(folder)
+    assert model.config.rope_parameters["rope_type"] == "llama3"
+    model.config.rope_parameters = {"rope_type": "default", "rope_theta": 500000.0}
+    plain = LlamaForCausalLM(model.config).eval()
+    plain.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        difference = (plain(ids).logits - logits).abs()
+    print(f"  without rope scaling logits differ by {difference.mean():.4f} on average, at most {difference.max():.3f}")
+    assert difference.mean() > 0.05
+
+
+@torch.no_grad()
+def make_fable(window=256):
+    model = load(FABLE)
+    text = (FABLE / "evaluation.txt").read_bytes().decode("utf-8")
+    ids = Tokenizer.from_file(str(FABLE / "tokenizer.json")).encode(text).ids
+
+    # Hooks, because output_hidden_states gives the last block after the final norm.
+    blocks = []
+    hooks = [
+        layer.register_forward_hook(lambda _m, _i, out: blocks.append(out[0] if isinstance(out, tuple) else out))
+        for layer in model.model.layers
+    ]
+    first = torch.tensor([ids[:64]])
+    logits = model(first).logits[0]
+    for hook in hooks:
+        hook.remove()
+    hidden = torch.stack([h.reshape(64, -1) for h in blocks])
+    tensors = {"ids": first[0].int(), "logits": logits.contiguous(), "hidden_states": hidden}
+    save_file(tensors, HERE / "fable_logits.safetensors")
+
+    windows = torch.tensor(ids[: len(ids) // window * window]).view(-1, window)
+    total = 0.0
+    for batch in windows.split(16):
+        log_p = model(batch).logits[:, :-1].log_softmax(-1)
+        total -= log_p.gather(-1, batch[:, 1:, None]).double().sum().item()
+    predicted = windows.shape[0] * (window - 1)
+    result = {
+        "text": "evaluation.txt",
+        "protocol": f"window {window}",
+        "ids": len(ids),
+        "windows": windows.shape[0],
+        "predicted": predicted,
+        "mean_loss": total / predicted,
+        "perplexity": math.exp(total / predicted),
+    }
+    (HERE / "fable_perplexity.json").write_text(json.dumps(result, indent=2) + "\n")
+    print("fable:", result)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    what = sys.argv[1] if len(sys.argv) > 1 else "all"
+    if what in ("all", "random"):
+        make_qwen2()
+        make_llama3()
+    if what in ("all", "fable"):
+        make_fable()
