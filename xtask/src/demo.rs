@@ -35,7 +35,10 @@ fn complete(root: &Path, given: &[String]) -> Vec<String> {
         ("--model", vec![path(FABLE)]),
         ("--calibration", vec![path(&format!("{FABLE}/calibration.txt"))]),
         ("--evaluation", vec![path(&format!("{FABLE}/evaluation.txt"))]),
-        ("--budget", ["2.5", "3", "4"].map(String::from).to_vec()),
+        ("--sequences", vec!["128".into()]),
+        ("--length", vec!["256".into()]),
+        ("--group-size", vec!["64".into()]),
+        ("--budget", ["2.5", "3", "3.5", "4"].map(String::from).to_vec()),
         ("--out", vec![path("target/demo")]),
     ];
     let mut args = Vec::new();

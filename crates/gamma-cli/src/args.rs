@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use gamma::{Builder, Calibration, Gamma, GroupSize, Limits, Pressure, Rtn, Sampling, ScoreSource, Settings, Solver};
+use gamma::{
+    Builder, Calibration, Gamma, GroupSize, Limits, Pressure, Rtn, Sampling, ScoreSource, Settings, Solver,
+};
 
 use crate::{budget::BudgetArg, hub};
 
@@ -34,8 +36,6 @@ pub struct ModelArgs {
     /// a name such as Qwen/Qwen3-0.6B
     #[arg(long, value_name = "DIR")]
     model: String,
-    #[command(flatten)]
-    quantizer: QuantizerArgs,
 }
 
 #[derive(Debug, Args)]
@@ -51,6 +51,8 @@ pub struct QuantizerArgs {
 /// How to learn.
 #[derive(Debug, Args)]
 pub struct LearningArgs {
+    #[command(flatten)]
+    quantizer: QuantizerArgs,
     /// Calibration text, UTF-8; several files are joined. `sampled` lets the model write its own
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     calibration: Vec<PathBuf>,
@@ -188,12 +190,9 @@ impl BudgetArgs {
 }
 
 impl ModelArgs {
-    /// A builder for this model and quantizer, without calibration text.
+    /// A builder for this model, without calibration text.
     pub fn builder(&self) -> anyhow::Result<Builder> {
-        let group = GroupSize::new(self.quantizer.group_size)?;
-        let quantizer = if self.quantizer.symmetric { Rtn::symmetric(group) } else { Rtn::asymmetric(group) };
-        let folder = hub::resolve(&self.model)?;
-        Ok(Gamma::builder().model(folder).quantizer(quantizer).calibration(Calibration::none()))
+        Ok(Gamma::builder().model(hub::resolve(&self.model)?).calibration(Calibration::none()))
     }
 }
 
@@ -204,7 +203,9 @@ impl LearningArgs {
     }
 
     /// Adds everything that concerns learning.
-    pub fn complete(&self, builder: Builder) -> Builder {
+    pub fn complete(&self, builder: Builder) -> anyhow::Result<Builder> {
+        let group = GroupSize::new(self.quantizer.group_size)?;
+        let quantizer = if self.quantizer.symmetric { Rtn::symmetric(group) } else { Rtn::asymmetric(group) };
         let calibration = match self.calibration.as_slice() {
             [word] if word.as_os_str() == "sampled" => Calibration::sampled(),
             files => Calibration::text_files(files),
@@ -230,11 +231,12 @@ impl LearningArgs {
             Score::Losses => ScoreSource::Losses,
             Score::Logits => ScoreSource::Logits,
         };
-        builder
+        Ok(builder
+            .quantizer(quantizer)
             .calibration(calibration)
             .candidates(self.candidates.iter().copied())
             .learning(settings)
             .scores(scores)
-            .batch(self.batch)
+            .batch(self.batch))
     }
 }

@@ -11,8 +11,15 @@ pub struct BudgetArg {
     pub budget: Budget,
 }
 
-const UNITS: [(&str, f64); 7] =
-    [("KiB", 1024.0), ("MiB", 1048576.0), ("GiB", 1073741824.0), ("KB", 1e3), ("MB", 1e6), ("GB", 1e9), ("B", 1.0)];
+const UNITS: [(&str, f64); 7] = [
+    ("KiB", 1024.0),
+    ("MiB", 1048576.0),
+    ("GiB", 1073741824.0),
+    ("KB", 1e3),
+    ("MB", 1e6),
+    ("GB", 1e9),
+    ("B", 1.0),
+];
 
 impl FromStr for BudgetArg {
     type Err = String;

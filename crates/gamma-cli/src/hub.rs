@@ -22,10 +22,13 @@ fn fetch(name: &str) -> anyhow::Result<PathBuf> {
     use anyhow::Context;
     use hf_hub::api::sync::ApiBuilder;
 
-    let reason = || format!("there is no folder `{name}`, and it cannot be fetched from the Hugging Face hub");
-    let repository = ApiBuilder::from_env().with_progress(true).build().with_context(reason)?.model(name.to_owned());
+    let reason =
+        || format!("there is no folder `{name}`, and it cannot be fetched from the Hugging Face hub");
+    let repository =
+        ApiBuilder::from_env().with_progress(true).build().with_context(reason)?.model(name.to_owned());
     let files = repository.info().with_context(reason)?.siblings;
-    let needed = |file: &str| file == "config.json" || file.starts_with("tokenizer") || file.starts_with("model");
+    let needed =
+        |file: &str| file == "config.json" || file.starts_with("tokenizer") || file.starts_with("model");
     let mut config = None;
     for file in files.iter().map(|sibling| sibling.rfilename.as_str()) {
         let readable = file.ends_with(".json") || file.ends_with(".safetensors");

@@ -1,10 +1,14 @@
 //! `gamma learn`.
 
-use crate::{args::LearnArgs, watch::Watch};
+use crate::{
+    args::LearnArgs,
+    watch::{self, Watch},
+};
 
 pub fn learn(args: &LearnArgs) -> anyhow::Result<()> {
     let mut watch = Watch::new()?;
-    let run = args.learning.complete(args.model.builder()?).build()?;
+    let run = args.learning.complete(args.model.builder()?)?.build()?;
+    watch::writable(args.out.parent())?;
     let scores = run.learn(&mut watch)?;
     watch.finish();
     scores.save(&args.out)?;

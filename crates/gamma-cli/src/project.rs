@@ -26,14 +26,15 @@ pub fn project(args: &ProjectArgs) -> anyhow::Result<()> {
 /// Budget, size, proof and time in one line.
 pub fn headline(budget: &BudgetArg, plan: &Plan, seconds: f64) -> String {
     let proof = plan.certificate().map_or_else(String::new, |proof| {
-        let quality = if proof.gap() == 0.0 { "optimal".to_owned() } else { format!("gap {:.2e}", proof.gap()) };
+        let quality =
+            if proof.gap() == 0.0 { "optimal".to_owned() } else { format!("gap {:.2e}", proof.gap()) };
         format!("; {quality} by {}, {} bytes to spare", proof.solver, proof.slack_bits() / 8)
     });
     format!(
         "{budget}: {:.3} code bits, {:.3} stored bits per weight, {} bytes{proof}, {:.2} ms",
         plan.code_bits_per_weight(),
         plan.stored_bits_per_weight(),
-        plan.stored_bits() / 8,
+        plan.stored_bits().div_ceil(8),
         seconds * 1e3
     )
 }

@@ -1,26 +1,37 @@
 //! `gamma run`: the whole job.
 
-use std::{path::Path, time::Instant};
+use std::time::Instant;
 
+use anyhow::bail;
 use gamma::{
-    BitWidth, Budget, Jury, Plan, Precision, Run,
+    BitWidth, Budget, Precision, Run,
     report::{self, Outcome, Series},
     write_atomically,
 };
 
-use crate::{args::RunArgs, budget::BudgetArg, project::headline, watch::Watch};
+use crate::{
+    args::RunArgs,
+    budget::BudgetArg,
+    project::headline,
+    watch::{self, Watch},
+};
 
 #[expect(clippy::print_stdout, reason = "plans and table are the command's answer")]
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut watch = Watch::new()?;
-    let run = args.learning.complete(args.model.builder()?).build()?;
+    let run = args.learning.complete(args.model.builder()?)?.build()?;
     let config = run.config();
     let (modules, architecture) = (7 * config.blocks, config.architecture.name());
-    eprintln!("{architecture}: {} blocks, {modules} modules, hidden size {}", config.blocks, config.hidden_size);
+    eprintln!(
+        "{architecture}: {} blocks, {modules} modules, hidden size {}",
+        config.blocks, config.hidden_size
+    );
     // The texts are checked before the long work, not after it.
     let jury = run.jury(&args.evaluation, args.learning.length(), args.windows, &mut watch)?;
 
+    check_budgets(&run, &args.budgets.budgets)?;
+    watch::writable(Some(&args.out))?;
     let scores = run.learn(&mut watch)?;
     watch.finish();
     scores.save(args.out.join("scores.json"))?;
@@ -37,11 +48,18 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let mut outcomes = vec![Outcome::full_precision(jury.full_precision())];
     for bits in reference_widths(&run, &args.budgets.budgets) {
         let plan = scores.uniform(bits)?;
-        outcomes.push(judge(&run, &jury, Series::Uniform, format!("uniform {bits}"), &plan, &mut watch)?);
+        let evaluation = jury.evaluate(&run.apply(&plan)?, &mut watch)?;
+        outcomes.push(Outcome::of_plan(Series::Uniform, format!("uniform {bits}"), &plan, evaluation));
     }
     for (budget, plan) in &plans {
-        outcomes.push(judge(&run, &jury, Series::Planned, format!("gamma {}", budget.text), plan, &mut watch)?);
-        write_plan(&run, budget, plan, args, &mut watch)?;
+        let applied = run.apply(plan)?;
+        let evaluation = jury.evaluate(&applied, &mut watch)?;
+        outcomes.push(Outcome::of_plan(Series::Planned, format!("gamma {}", budget.text), plan, evaluation));
+        if args.no_checkpoints {
+            plan.save(args.out.join(format!("plan-{}.json", budget.text)))?;
+        } else {
+            applied.write(&args.out.join(format!("budget-{}", budget.text)), Precision::F32, true)?;
+        }
     }
     watch.finish();
     outcomes.sort_by(|a, b| b.stored_bits.total_cmp(&a.stored_bits).then(a.name.cmp(&b.name)));
@@ -49,8 +67,10 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
 
     let table = report::table(&outcomes);
     println!("{table}");
-    let grids: String =
-        plans.iter().map(|(budget, plan)| format!("\n{budget}\n\n```text\n{}```\n", report::grid(plan))).collect();
+    let grids: String = plans
+        .iter()
+        .map(|(budget, plan)| format!("\n{budget}\n\n```text\n{}```\n", report::grid(plan)))
+        .collect();
     write_atomically(&args.out.join("report.md"), format!("{table}{grids}").as_bytes())?;
     write_atomically(&args.out.join("perplexity.svg"), report::curve_svg(&outcomes)?.as_bytes())?;
     eprintln!("scores, plans, table and picture are in {}", args.out.display());
@@ -73,25 +93,15 @@ fn reference_widths(run: &Run, budgets: &[BudgetArg]) -> Vec<BitWidth> {
     run.candidates().iter().copied().filter(|bits| near(f64::from(bits.bits()))).collect()
 }
 
-fn judge(
-    run: &Run,
-    jury: &Jury,
-    series: Series,
-    name: String,
-    plan: &Plan,
-    watch: &mut Watch,
-) -> anyhow::Result<Outcome> {
-    let evaluation = jury.evaluate(&run.apply(plan)?, watch)?;
-    Ok(Outcome::of_plan(series, name, plan, evaluation))
-}
-
-/// A folder for each budget: the plan, and the checkpoint where it is wanted.
-fn write_plan(run: &Run, budget: &BudgetArg, plan: &Plan, args: &RunArgs, watch: &mut Watch) -> anyhow::Result<()> {
-    let folder = args.out.join(format!("budget-{}", budget.text));
-    if args.no_checkpoints {
-        return Ok(plan.save(folder.join("plan.json"))?);
+/// Budgets that no plan can meet are refused before the long work.
+fn check_budgets(run: &Run, budgets: &[BudgetArg]) -> anyhow::Result<()> {
+    let narrowest = run.candidates()[0];
+    for budget in budgets {
+        if let Budget::AverageBits(bits) = budget.budget
+            && bits < f64::from(narrowest.bits())
+        {
+            bail!("a budget of {budget} is below the narrowest candidate, {narrowest} bits");
+        }
     }
-    run.apply_watched(plan, watch)?.write(Path::new(&folder), Precision::F32, true)?;
     Ok(())
 }
-

@@ -1,8 +1,10 @@
 //! Progress on the terminal, and Ctrl-C.
 
 use std::{
+    fs,
     io::{IsTerminal, stderr},
     ops::ControlFlow,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context;
 use gamma::{Event, Progress};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -38,7 +41,14 @@ impl Watch {
         })?;
         let now = Instant::now();
         let terminal = stderr().is_terminal();
-        Ok(Self { interrupted, bar: ProgressBar::hidden(), stage: "", started: now, terminal, last_line: now })
+        Ok(Self {
+            interrupted,
+            bar: ProgressBar::hidden(),
+            stage: "",
+            started: now,
+            terminal,
+            last_line: now,
+        })
     }
 
     /// Ends the bar of the present stage.
@@ -67,8 +77,19 @@ impl Watch {
     }
 }
 
+/// Whether results can be written to `folder` (which is made), tried before the work and not after.
+pub fn writable(folder: Option<&Path>) -> anyhow::Result<()> {
+    let folder = folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let reason = || format!("results cannot be written to `{}`", folder.display());
+    fs::create_dir_all(folder).with_context(reason)?;
+    let probe = folder.join(format!(".gamma-{}", std::process::id()));
+    fs::write(&probe, []).with_context(reason)?;
+    fs::remove_file(&probe).with_context(reason)
+}
+
 fn bar(stage: &'static str, total: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{prefix:>10} {bar:24} {percent:>3} %  {elapsed} + {eta}  {msg}");
+    let style =
+        ProgressStyle::with_template("{prefix:>10} {bar:24} {percent:>3} %  {elapsed} + {eta}  {msg}");
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(total as u64).with_style(style).with_prefix(stage)
 }

@@ -18,7 +18,7 @@ const BLOCK: [[usize; 2]; 7] =
 const WIDTHS: [u8; 6] = [2, 3, 4, 5, 6, 8];
 const SEEDS: u64 = 5;
 
-/// SplitMix64 (Steele, Lea, Flood 2014), uniform in [0, 1).
+/// `SplitMix64` (Steele, Lea, Flood 2014), uniform in [0, 1).
 fn unit(state: &mut u64) -> f64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;
@@ -44,14 +44,24 @@ fn table(n_modules: usize, regular: bool, seed: u64) -> ScoreTable {
             ScoredOption::new(format, stored, cost)
         };
         let options = WIDTHS.map(option).to_vec();
-        ModuleScores { name: ModuleName::new(format!("model.layers.{}.{}", index / 7, index % 7)), shape, options }
+        ModuleScores {
+            name: ModuleName::new(format!("model.layers.{}.{}", index / 7, index % 7)),
+            shape,
+            options,
+        }
     });
     ScoreTable::new(modules.collect()).expect("a legal table")
 }
 
 /// Median and longest time over 15 budgets of several tables, and how many plans were not proven
 /// optimal.
-fn time(n_modules: usize, regular: bool, kind: ScoreKind, limits: &Limits, seeds: u64) -> (Vec<Duration>, usize) {
+fn time(
+    n_modules: usize,
+    regular: bool,
+    kind: ScoreKind,
+    limits: &Limits,
+    seeds: u64,
+) -> (Vec<Duration>, usize) {
     let mut times = Vec::new();
     let mut unproven = 0;
     for seed in 0..seeds {

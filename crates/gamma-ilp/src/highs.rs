@@ -16,7 +16,7 @@
 use gamma_core::{ModuleScores, ScoreTable};
 use highs::{HighsModelStatus, HighsSolutionStatus, Model, RowProblem, Sense, SolvedModel};
 
-use crate::{Answer, Limits, ProjectError, Window, knapsack};
+use crate::{Answer, Limits, ProjectError, Window, knapsack, stored_bits};
 
 /// For integrality, rows and reduced costs, and the margin by which HiGHS cuts off what is no
 /// better; its smallest choice is 1e-10.
@@ -43,18 +43,22 @@ pub(crate) fn solve(
     let costs = Costs::new(table, first.as_ref().map(|answer| answer.picks.as_slice()));
     let solved = configured(model(table, &sizes, &costs)?, limits)?.try_solve().map_err(refused)?;
     let stopped = match solved.status() {
-        HighsModelStatus::Infeasible => return Ok(None),
+        // With a plan at hand this would be an error of HiGHS.
+        HighsModelStatus::Infeasible if first.is_none() => return Ok(None),
         HighsModelStatus::Optimal => false,
         HighsModelStatus::ReachedTimeLimit => true,
-        status => return Err(ProjectError::Highs { status: format!("{status:?}") }),
+        status => return Err(refused(status)),
     };
     if solved.primal_solution_status() != HighsSolutionStatus::Feasible {
-        return if stopped { Ok(first) } else { Err(refused("no plan")) };
+        return if stopped { Ok(first) } else { Err(unusable("it claims to be optimal without a plan")) };
     }
     let picks = picks(table, &solved)?;
-    let used: u64 = picks.iter().zip(table.modules()).map(|(&pick, m)| m.options[pick].stored_bits).sum();
+    let used = stored_bits(table, &picks);
     if !window.contains(used) {
-        return Err(refused(format!("a plan of {used} bits")));
+        return Err(unusable(&format!(
+            "a plan of {used} bits, outside of {} to {}",
+            window.floor, window.ceiling
+        )));
     }
     let bound = solved.double_info_value(c"mip_dual_bound").map_err(refused)?;
     let gap = (solved.objective_value() - bound).max(0.0) + TOLERANCE;
@@ -81,7 +85,7 @@ impl Sizes {
             return Err(ProjectError::TooFine { units: widest / unit, most: MOST_UNITS });
         }
         let bits = u64::BITS - ceiling.leading_zeros();
-        Ok(Self { unit, floor, ceiling, scale: 2_f64.powi(CEILING_EXPONENT - bits as i32) })
+        Ok(Self { unit, floor, ceiling, scale: 2_f64.powi(CEILING_EXPONENT - bits.cast_signed()) })
     }
 
     fn scaled(&self, units: u64) -> f64 {
@@ -165,7 +169,7 @@ fn picks(table: &ScoreTable, solved: &SolvedModel) -> Result<Vec<usize>, Project
     let mut picks = Vec::with_capacity(table.modules().len());
     for module in table.modules() {
         let (own, rest) = columns.split_at(module.options.len());
-        picks.push(own.iter().position(|&x| x > 0.5).ok_or_else(|| refused("no pick for a module"))?);
+        picks.push(own.iter().position(|&x| x > 0.5).ok_or_else(|| unusable("a module without an option"))?);
         columns = rest;
     }
     Ok(picks)
@@ -174,6 +178,10 @@ fn picks(table: &ScoreTable, solved: &SolvedModel) -> Result<Vec<usize>, Project
 /// HiGHS's word for why there is no plan.
 fn refused(status: impl std::fmt::Debug) -> ProjectError {
     ProjectError::Highs { status: format!("{status:?}") }
+}
+
+fn unusable(what: &str) -> ProjectError {
+    ProjectError::Highs { status: what.to_owned() }
 }
 
 fn gcd(a: u64, b: u64) -> u64 {

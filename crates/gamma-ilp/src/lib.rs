@@ -2,7 +2,7 @@
 //!
 //! Use this crate if you have a [`ScoreTable`], measured or learned by whatever means, and want the
 //! best plan for a budget. It knows nothing of models and tensors. The problem is a multiple-choice
-//! knapsack; [`project`] solves it exactly and says so in the plan's [`Certificate`].
+//! knapsack; [`project`] solves it exactly, and the plan's [`Certificate`] says so.
 //!
 //! ```
 //! use gamma_core::{
@@ -36,19 +36,17 @@
 //! # Two solvers
 //!
 //! [`Solver::Knapsack`] is written for this problem: a linear relaxation, then dynamic programming
-//! over the few modules that it leaves in doubt. It needs well under a millisecond for a model of
-//! some hundred modules. [`Solver::Highs`] hands the same integer program to HiGHS. It is here as
-//! an independent check, thousands of times slower.
-//!
-//! Same table, budget and limits, same plan, on any machine and any number of threads; for HiGHS as
-//! long as its build is the same and its time limit is not reached.
+//! over the few modules that it leaves in doubt. A model of some hundred modules takes it about a
+//! tenth of a millisecond. [`Solver::Highs`] hands the same integer program to HiGHS, hundreds to
+//! thousands of times slower; it is here as an independent check.
 //!
 //! | | knapsack | HiGHS |
 //! |---|---|---|
-//! | budget | exact, in integers | exact, checked in integers |
-//! | lowest cost | exact: costs are compared as integers of more than 100 bits | up to 10^-11 of the plan's cost above the cheapest plan without a budget |
-//! | equal costs, [`ScoreKind::Loss`] | the plan with fewer stored bits | either |
-//! | equal costs otherwise | always the same plan, by no rule worth a promise | the same |
+//! | budget | integers | floating point, then checked in integers |
+//! | lowest cost | costs are compared as integers of more than 100 bits | up to 10^-11 of what the plan costs above every module's cheapest option |
+//! | equal costs, [`ScoreKind::Loss`] | the plan with fewer stored bits | any of them |
+//! | equal costs otherwise | one and the same, by no rule worth a promise | any of them |
+//! | same table, budget and limits | same plan, on any machine and any number of threads | the same, if the build of HiGHS is and its time limit is not reached |
 //!
 //! # Features
 //!
@@ -90,8 +88,9 @@ struct Answer {
 /// doubled too.
 ///
 /// The [certificate](gamma_core::Certificate) tells what was proven: no plan within the budget
-/// (that fills it, for logits) costs less than `bound`. The cost of the plan is the sum in module
-/// order in `f64`; costs are *compared* without rounding.
+/// (that fills it, for logits) costs less than `bound`. Costs are compared without rounding, but the
+/// `cost` of the plan is a sum of `f64` in module order; `bound` equals it where another plan could
+/// be cheaper by no more than the rounding of that sum.
 ///
 /// # Errors
 /// [`ProjectError::Budget`] if no plan fits. The other variants concern [`Solver::Highs`] alone.
@@ -102,16 +101,27 @@ pub fn project(
     limits: &Limits,
 ) -> Result<Plan, ProjectError> {
     let limit_bits = budget.limit_bits(table)?;
+    let (answer, window) = best(table, kind, limit_bits, limits)?;
+    Ok(certified(table, &answer, window, limit_bits, limits.solver))
+}
+
+/// The answer, and the window in which it is the best.
+fn best(
+    table: &ScoreTable,
+    kind: ScoreKind,
+    limit_bits: u64,
+    limits: &Limits,
+) -> Result<(Answer, Window), ProjectError> {
     if kind == ScoreKind::Logits {
         for window in window::filling(table, limit_bits) {
             if let Some(answer) = solve(table, window, limits)? {
-                return Ok(certified(table, answer, window, limit_bits, limits.solver));
+                return Ok((answer, window));
             }
         }
     }
     let window = Window::up_to(limit_bits);
     let answer = solve(table, window, limits)?.expect("the narrowest plan is within the budget");
-    Ok(certified(table, answer, window, limit_bits, limits.solver))
+    Ok((answer, window))
 }
 
 fn solve(table: &ScoreTable, window: Window, limits: &Limits) -> Result<Option<Answer>, ProjectError> {
@@ -124,9 +134,13 @@ fn solve(table: &ScoreTable, window: Window, limits: &Limits) -> Result<Option<A
     }
 }
 
-fn certified(table: &ScoreTable, answer: Answer, window: Window, limit_bits: u64, solver: Solver) -> Plan {
+fn stored_bits(table: &ScoreTable, picks: &[usize]) -> u64 {
+    picks.iter().zip(table.modules()).map(|(&pick, module)| module.options[pick].stored_bits).sum()
+}
+
+fn certified(table: &ScoreTable, answer: &Answer, window: Window, limit_bits: u64, solver: Solver) -> Plan {
     let chosen = || answer.picks.iter().zip(table.modules()).map(|(&pick, module)| &module.options[pick]);
-    let used_bits = chosen().map(|option| option.stored_bits).sum();
+    let used_bits = stored_bits(table, &answer.picks);
     assert!(window.contains(used_bits), "a plan of {used_bits} bits is outside {window:?}");
     let cost: f64 = chosen().map(|option| option.cost).sum();
     let rounding = f64::EPSILON * chosen().map(|option| option.cost.abs()).sum::<f64>();

@@ -8,6 +8,7 @@
 pub(crate) struct Adam {
     rate: f64,
     first: Vec<Vec<f64>>,
+    /// Mean square of each module's gradient, moving.
     second: Vec<f64>,
     updates: Vec<i32>,
 }
@@ -25,16 +26,25 @@ impl Adam {
         }
     }
 
+    /// Takes note of the mean square of a module's gradient before the first update.
+    pub(crate) fn record(&mut self, module: usize, square: f64) {
+        self.updates[module] += 1;
+        self.second[module] += (square - self.second[module]) / f64::from(self.updates[module]);
+    }
+
+    /// Ends the recording; gradients are `unit` times smaller from now on.
+    pub(crate) fn start(&mut self, unit: f64) {
+        self.second.iter_mut().for_each(|second| *second /= unit * unit);
+        self.updates.fill(0);
+    }
+
     /// Moves the logits `theta` of `module` against `gradient`.
     pub(crate) fn update(&mut self, module: usize, theta: &mut [f64], gradient: &[f64]) {
         self.updates[module] += 1;
-        let mean_square = gradient.iter().map(|g| g * g).sum::<f64>() / gradient.len() as f64;
-        self.second[module] = BETA_2 * self.second[module] + (1.0 - BETA_2) * mean_square;
-        let (sum, count) = (self.second.iter().zip(&self.updates)).filter(|&(_, &updates)| updates > 0).fold(
-            (0.0, 0.0),
-            |(sum, count), (second, &updates)| (sum + second / (1.0 - BETA_2.powi(updates)), count + 1.0),
-        );
-        let scale = self.rate / ((sum / count).sqrt() + f64::MIN_POSITIVE);
+        let square = gradient.iter().map(|g| g * g).sum::<f64>() / gradient.len() as f64;
+        self.second[module] = BETA_2 * self.second[module] + (1.0 - BETA_2) * square;
+        let mean = self.second.iter().sum::<f64>() / self.second.len() as f64;
+        let scale = self.rate / (mean.sqrt() + f64::MIN_POSITIVE);
         let correction = 1.0 - BETA_1.powi(self.updates[module]);
         for ((theta, first), gradient) in theta.iter_mut().zip(&mut self.first[module]).zip(gradient) {
             *first = BETA_1 * *first + (1.0 - BETA_1) * gradient;
@@ -51,6 +61,9 @@ mod tests {
     fn a_module_with_larger_gradients_moves_further() {
         let mut logits = vec![vec![0.0, 0.0], vec![0.0, 0.0]];
         let mut adam = Adam::new(0.1, &logits);
+        adam.record(0, 4.0);
+        adam.record(1, 4e-4);
+        adam.start(2.0);
         for _ in 0..10 {
             for (module, size) in [(0, 1.0), (1, 0.01)] {
                 adam.update(module, &mut logits[module], &[size, -size]);

@@ -7,10 +7,12 @@ use gamma_core::{ModuleName, ScoreTableError};
 #[non_exhaustive]
 pub enum LearnError<E: std::error::Error + 'static> {
     /// A setting out of range.
-    #[error("setting `{name}` is out of range: {expected}")]
+    #[error("setting `{name}` is out of range, {found}: {expected}")]
     Setting {
         /// The setting.
         name: &'static str,
+        /// Its value.
+        found: String,
         /// What would work.
         expected: &'static str,
     },

@@ -10,7 +10,7 @@ use crate::{
     choices::{Draw, balanced, draw, one_hot, softmax, stream},
     price::{Multiplier, Widths, tilt},
     reconstruction::{Slopes, Target, slopes, stream_energy},
-    tally::Tally,
+    tally::{Estimate, Tally},
 };
 
 /// What a learning run leaves behind.
@@ -49,14 +49,19 @@ pub fn learn<N: Network>(
         return Err(LearnError::Nothing("no calibration sequences"));
     }
     let blocks = network.competitors().to_vec();
-    if blocks.is_empty() || blocks.iter().flatten().any(|module| module.candidates.is_empty()) {
-        return Err(LearnError::Nothing("a network without blocks, or a module without candidates"));
+    let empty = |block: &Vec<Competitor>| block.is_empty() || block.iter().any(|m| m.candidates.is_empty());
+    if blocks.is_empty() || blocks.iter().any(empty) {
+        return Err(LearnError::Nothing(
+            "no blocks, a block without modules, or a module without candidates",
+        ));
     }
     let mut learner = Learner::new(blocks, settings);
+    learner.check_target()?;
     for round in 0..=settings.rounds {
         let mut hidden = inputs.to_vec();
         for block in 0..learner.blocks.len() {
             let bank = network.load(block).map_err(|source| LearnError::Load { block, source })?;
+            check(&bank, &learner.blocks[block]);
             let targets: Vec<Target> =
                 hidden.iter().map(|h| Target::new(bank.block.forward(&bank.originals, h.clone()))).collect();
             learner.visit(round, block, &bank, &hidden, &targets, progress)?;
@@ -65,6 +70,17 @@ pub fn learn<N: Network>(
         learner.end_round(round);
     }
     learner.finish()
+}
+
+/// Whether a bank is what the network promised.
+fn check<B>(bank: &Bank<B>, modules: &[Competitor]) {
+    assert_eq!(bank.originals.len(), modules.len(), "one original weight per module");
+    assert_eq!(bank.differences.len(), modules.len(), "one set of differences per module");
+    for ((module, original), differences) in modules.iter().zip(&bank.originals).zip(&bank.differences) {
+        assert_eq!(original.dims(), module.shape, "the original of `{}`", module.name);
+        let expected = [module.candidates.len(), module.shape[0] * module.shape[1]];
+        assert_eq!(differences.dims(), expected, "the differences of `{}`", module.name);
+    }
 }
 
 struct Learner<'a> {
@@ -108,6 +124,21 @@ impl<'a> Learner<'a> {
         }
     }
 
+    /// Whether the candidates reach the budget that is to be held.
+    fn check_target<E: std::error::Error>(&self) -> Result<(), LearnError<E>> {
+        let (low, high) = self.widths.range();
+        match self.settings.pressure {
+            Pressure::AugmentedLagrangian { target, .. } if !(low..=high).contains(&target) => {
+                Err(LearnError::Setting {
+                    name: "pressure",
+                    found: format!("a target of {target} bits"),
+                    expected: "between the narrowest and the widest candidate",
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// All steps of one block in one round.
     fn visit<B: Block, E: std::error::Error>(
         &mut self,
@@ -143,6 +174,8 @@ impl<'a> Learner<'a> {
             }
             if round > 0 {
                 self.update(first, &draws, &slopes, temperature);
+            } else {
+                self.record_scale(first, &slopes);
             }
             sum += loss;
             self.losses[block] = sum / (step + 1) as f64;
@@ -190,8 +223,8 @@ impl<'a> Learner<'a> {
         let temperature = self.temperature(round);
         let tilted_by = match self.settings.pressure {
             Pressure::DrawnBudgets { from, to } => {
-                let (low, high) = self.widths.range();
-                let target = (from + (to - from) * rng.random::<f64>()).clamp(low + 0.02, (high - 0.02).max(low + 0.02));
+                let (from, to) = self.widths.reachable(from, to);
+                let target = from + (to - from) * rng.random::<f64>();
                 self.price = self.widths.price_for(&self.logits, target, temperature);
                 self.price
             }
@@ -206,17 +239,21 @@ impl<'a> Learner<'a> {
     }
 
     /// One step of Adam on the logits of a block's modules. With `y` the sample that the gradient
-    /// passes through and `p` the noise-free shares,
-    /// `∂/∂θ_k = y_k/τ (m_k - Σ y_j m_j)/R₀ + (λ + ρ g) p_k/τ (c_k - Σ p_j c_j)`.
+    /// passes through, `p` the noise-free shares, and `n/N` the module's share of all weights,
+    /// `∂/∂θ_k = y_k/τ (m_k - Σ y_j m_j)/R₀ + (λ + ρ g) n/N p_k/τ (c_k - Σ p_j c_j)`.
     fn update(&mut self, first: usize, draws: &[Draw], slopes: &[Vec<f64>], temperature: f64) {
+        if let (Some(multiplier), Pressure::AugmentedLagrangian { target, .. }) =
+            (self.multiplier, self.settings.pressure)
+        {
+            self.price = multiplier.price(self.widths.expected(&self.logits, 0.0, temperature) - target);
+        }
         for (number, (draw, slopes)) in draws.iter().zip(slopes).enumerate() {
             let module = first + number;
             let mean = dot(&draw.soft, slopes);
             let unit = temperature * self.random_loss;
-            let mut gradient: Vec<f64> = draw.soft.iter().zip(slopes).map(|(y, m)| y * (m - mean) / unit).collect();
-            if let (Some(multiplier), Pressure::AugmentedLagrangian { target, .. }) = (self.multiplier, self.settings.pressure) {
-                let excess = self.widths.expected(&self.logits, 0.0, temperature) - target;
-                self.price = multiplier.price(excess);
+            let mut gradient: Vec<f64> =
+                draw.soft.iter().zip(slopes).map(|(y, m)| y * (m - mean) / unit).collect();
+            if self.multiplier.is_some() {
                 let (bits, shares) = (self.widths.of(module), softmax(&self.logits[module], temperature));
                 let mean = dot(&shares, bits);
                 let share = self.widths.share(module);
@@ -228,9 +265,21 @@ impl<'a> Learner<'a> {
         }
     }
 
+    /// Tells Adam how large the gradients of each module are, from the survey, in which the logits
+    /// are zero and the shares equal.
+    fn record_scale(&mut self, first: usize, slopes: &[Vec<f64>]) {
+        for (number, slopes) in slopes.iter().enumerate() {
+            let count = slopes.len() as f64;
+            let mean = slopes.iter().sum::<f64>() / count;
+            let square = slopes.iter().map(|m| ((m - mean) / count).powi(2)).sum::<f64>() / count;
+            self.adam.record(first + number, square);
+        }
+    }
+
     fn end_round(&mut self, round: usize) {
         if round == 0 {
             self.random_loss = self.losses.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+            self.adam.start(self.temperature(1) * self.random_loss);
         }
         let Pressure::AugmentedLagrangian { target, rho } = self.settings.pressure else { return };
         match &mut self.multiplier {
@@ -248,9 +297,14 @@ impl<'a> Learner<'a> {
         let drop: f64 = self
             .survey
             .iter()
-            .map(|tally| {
-                let means: Vec<f64> = tally.means().into_iter().flatten().map(|(mean, ..)| mean).collect();
-                means.first().unwrap_or(&0.0) - means.last().unwrap_or(&0.0)
+            .enumerate()
+            .map(|(module, tally)| {
+                let (means, bits) = (tally.means(), self.widths.of(module));
+                let cost = |pick: fn(f64, f64) -> bool| {
+                    let end = (0..bits.len()).reduce(|a, b| if pick(bits[b], bits[a]) { b } else { a });
+                    end.and_then(|k| means[k]).map_or(0.0, |estimate| estimate.mean)
+                };
+                cost(|b, a| b < a) - cost(|b, a| b > a)
             })
             .sum();
         (drop / self.random_loss / (high - low).max(f64::MIN_POSITIVE)).max(0.0)
@@ -306,39 +360,31 @@ impl<'a> Learner<'a> {
 /// enough, else with the survey; then made non-increasing in stored bits.
 fn repaired(
     module: &Competitor,
-    survey: &[Option<(f64, f64, f64)>],
-    learned: &[Option<(f64, f64, f64)>],
+    survey: &[Option<Estimate>],
+    learned: &[Option<Estimate>],
     settings: &Settings,
 ) -> Vec<(f64, Option<f64>)> {
     let enough = settings.survey_draws as f64;
-    let estimates: Vec<(f64, f64, f64)> = survey
+    let estimates: Vec<Estimate> = survey
         .iter()
         .zip(learned)
         .map(|pair| match pair {
-            (_, Some(learned)) if learned.2 >= enough => *learned,
-            (Some(survey), Some(learned)) => pooled(*survey, *learned),
+            (_, Some(learned)) if learned.weight >= enough => *learned,
+            (Some(survey), Some(learned)) => survey.pooled(*learned),
             (Some(only), None) | (None, Some(only)) => *only,
-            (None, None) => unreachable!("the survey draws every candidate"),
+            (None, None) => unreachable!("the survey draws every candidate at least once"),
         })
         .collect();
     let mut order: Vec<usize> = (0..estimates.len()).collect();
     order.sort_by_key(|&k| module.candidates[k].stored_bits);
-    let mut costs: Vec<f64> = order.iter().map(|&k| estimates[k].0).collect();
-    let weights: Vec<f64> = order.iter().map(|&k| estimates[k].2).collect();
+    let mut costs: Vec<f64> = order.iter().map(|&k| estimates[k].mean).collect();
+    let weights: Vec<f64> = order.iter().map(|&k| estimates[k].weight).collect();
     non_increasing(&mut costs, &weights);
     let mut answer = vec![(0.0, None); estimates.len()];
     for (&k, cost) in order.iter().zip(costs) {
-        answer[k] = (cost, Some(estimates[k].1));
+        answer[k] = (cost, estimates[k].std_error());
     }
     answer
-}
-
-/// Two estimates of one mean, weighted by how often each was in use.
-fn pooled(a: (f64, f64, f64), b: (f64, f64, f64)) -> (f64, f64, f64) {
-    let total = a.2 + b.2;
-    let mean = (a.0 * a.2 + b.0 * b.2) / total;
-    let error = ((a.1 * a.2).powi(2) + (b.1 * b.2).powi(2)).sqrt() / total;
-    (mean, error, total)
 }
 
 fn survey_steps(modules: &[Competitor], settings: &Settings) -> usize {

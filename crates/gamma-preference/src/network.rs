@@ -58,7 +58,8 @@ pub trait Network {
     fn competitors(&self) -> &[Vec<Competitor>];
 
     /// Loads block `number` with its candidates. Called once per round for each block, in order;
-    /// the previous bank has been dropped by then.
+    /// the previous bank has been dropped by then. The numbers and shapes of its weights are those
+    /// of [`competitors`](Self::competitors); learning panics if they are not.
     ///
     /// # Errors
     /// Whatever keeps the block from being loaded.

@@ -39,10 +39,21 @@ impl Widths {
         (mean(f64::min), mean(f64::max))
     }
 
+    /// The part of the range `from..=to` that choices reach, or all that they reach where the two
+    /// do not meet.
+    pub(crate) fn reachable(&self, from: f64, to: f64) -> (f64, f64) {
+        let (low, high) = self.range();
+        let margin = 0.02 * (high - low); // the ends take an infinite price
+        let (from, to) = (from.max(low + margin), to.min(high - margin));
+        if from <= to { (from, to) } else { (low + margin, high - margin) }
+    }
+
     /// Expected bits per weight when every module chooses by `softmax((θ - price * bits) / τ)`.
     pub(crate) fn expected(&self, logits: &[Vec<f64>], price: f64, temperature: f64) -> f64 {
         let modules = logits.iter().zip(&self.bits).zip(&self.shares);
-        modules.map(|((theta, bits), share)| share * mean_bits(&tilt(theta, bits, price), bits, temperature)).sum()
+        modules
+            .map(|((theta, bits), share)| share * mean_bits(&tilt(theta, bits, price), bits, temperature))
+            .sum()
     }
 
     /// The price at which the expected bits equal `target`, by bisection. A target that no price
@@ -139,6 +150,8 @@ mod tests {
             assert!((widths.expected(&logits, price, 1.0) - target).abs() < 1e-9, "{target}");
         }
         assert_eq!(widths.range(), (2.0, 8.0));
+        assert_eq!(widths.reachable(2.5, 4.5), (2.5, 4.5));
+        assert_eq!(widths.reachable(9.0, 12.0), (2.12, 7.88));
     }
 
     #[test]

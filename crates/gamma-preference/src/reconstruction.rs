@@ -35,7 +35,8 @@ impl Target {
         sorted.sort_by(f32::total_cmp);
         let limit = sorted[sorted.len() / 2] * MASSIVE * MASSIVE;
         let counts = |(i, &square): (usize, &f32)| (tokens == 1 || i % tokens != 0) && square <= limit;
-        let mask: Vec<f32> = squares.iter().enumerate().map(|pair| f32::from(u8::from(counts(pair)))).collect();
+        let mask: Vec<f32> =
+            squares.iter().enumerate().map(|pair| f32::from(u8::from(counts(pair)))).collect();
         let kept = squares.iter().zip(&mask);
         let energy = kept.map(|(&square, &mask)| f64::from(square) * f64::from(mask)).sum();
         let tokens_kept = mask.iter().map(|&m| f64::from(m)).sum();
@@ -66,8 +67,13 @@ pub(crate) fn slopes<B: Block>(
     energy: f64,
     choices: &[Vec<f32>],
 ) -> Slopes {
-    let weights: Vec<Tensor<2>> =
-        bank.originals.iter().zip(&bank.differences).zip(choices).map(|((w, d), y)| mix(w, d, y).autodiff().require_grad()).collect();
+    let weights: Vec<Tensor<2>> = bank
+        .originals
+        .iter()
+        .zip(&bank.differences)
+        .zip(choices)
+        .map(|((w, d), y)| mix(w, d, y).autodiff().require_grad())
+        .collect();
     let output = bank.block.forward(&weights, input);
     let error = (output - target.output.clone()) * target.mask.clone();
     let loss = error.square().sum() / (energy * target.tokens.max(1.0));
@@ -83,7 +89,8 @@ pub(crate) fn slopes<B: Block>(
     }
     // One transfer from the device per step.
     let answers = Tensor::cat(answers, 0).into_data_as::<f32>();
-    let mut answers = answers.as_slice::<f32>().expect("converted to f32 above").iter().map(|&x| f64::from(x));
+    let mut answers =
+        answers.as_slice::<f32>().expect("converted to f32 above").iter().map(|&x| f64::from(x));
     let loss = answers.next().unwrap_or(f64::NAN);
     let slopes = choices.iter().map(|y| answers.by_ref().take(y.len()).collect()).collect();
     Slopes { loss, slopes }
@@ -100,4 +107,124 @@ fn mix(original: &Tensor<2>, differences: &Tensor<2>, y: &[f32]) -> Tensor<2> {
         }
     };
     original.clone() + difference.reshape(shape)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, activation::silu};
+
+    use super::*;
+
+    /// `x + silu(x W₁ᵀ) W₂ᵀ`.
+    struct Mlp;
+
+    impl Block for Mlp {
+        fn forward(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Tensor<3> {
+            let inner = silu(hidden.clone().matmul(weights[0].clone().transpose().unsqueeze()));
+            hidden + inner.matmul(weights[1].clone().transpose().unsqueeze())
+        }
+    }
+
+    /// `x Wᵀ`.
+    struct Linear;
+
+    impl Block for Linear {
+        fn forward(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Tensor<3> {
+            hidden.matmul(weights[0].clone().transpose().unsqueeze())
+        }
+    }
+
+    fn random<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<D> {
+        // Drawn on the host: the device's own generator is shared by all tests of the process.
+        let mut rng = crate::choices::stream(seed, 0, 0, 0);
+        let values: Vec<f32> =
+            (0..shape.iter().product()).map(|_| rand::RngExt::random::<f32>(&mut rng) * 2.0 - 1.0).collect();
+        Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+    }
+
+    fn bank<B: Block>(block: B, shapes: &[[usize; 2]], candidates: usize) -> Bank<B> {
+        let originals = (10..).zip(shapes).map(|(seed, &shape)| random(shape, seed)).collect();
+        let differences =
+            (20..).zip(shapes).map(|(seed, [o, i])| random([candidates, o * i], seed) * 0.3).collect();
+        Bank { block, originals, differences }
+    }
+
+    fn loss_and_slopes<B: Block>(bank: &Bank<B>, choices: &[Vec<f32>]) -> Slopes {
+        let input = random([2, 9, 6], 1);
+        let target = Target::new(bank.block.forward(&bank.originals, input.clone()));
+        let energy = stream_energy(std::slice::from_ref(&target));
+        slopes(bank, input, &target, energy, choices)
+    }
+
+    #[test]
+    fn slopes_equal_central_differences_of_the_loss() {
+        let bank = bank(Mlp, &[[8, 6], [6, 8]], 3);
+        let choices = vec![vec![0.2, 0.5, 0.3], vec![0.7, 0.2, 0.1]];
+        let found = loss_and_slopes(&bank, &choices).slopes;
+        let step = 1e-2_f32;
+        for (module, candidate) in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)] {
+            let shifted = |by: f32| {
+                let mut choices = choices.clone();
+                choices[module][candidate] += by;
+                loss_and_slopes(&bank, &choices).loss
+            };
+            let expected = (shifted(step) - shifted(-step)) / (2.0 * f64::from(step));
+            let found = found[module][candidate];
+            assert!(
+                (found - expected).abs() < 2e-3 * expected.abs().max(0.1),
+                "{found} instead of {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn slopes_equal_those_of_autodiff_through_the_mixture() {
+        let bank = bank(Mlp, &[[8, 6], [6, 8]], 4);
+        let choices = [vec![0.1_f32, 0.2, 0.3, 0.4], vec![0.0, 1.0, 0.0, 0.0]];
+        let found = loss_and_slopes(&bank, &choices);
+
+        // The plain version: the shares are leaves and the graph holds every candidate.
+        let input = random([2, 9, 6], 1);
+        let target = Target::new(bank.block.forward(&bank.originals, input.clone()));
+        let device = Device::flex();
+        let leaves: Vec<Tensor<2>> = choices
+            .iter()
+            .map(|y| {
+                Tensor::<2>::from_data(TensorData::new(y.clone(), [1, 4]), &device).autodiff().require_grad()
+            })
+            .collect();
+        let mixed: Vec<Tensor<2>> = (bank.originals.iter().zip(&bank.differences).zip(&leaves))
+            .map(|((w, d), y)| w.clone() + y.clone().matmul(d.clone()).reshape(w.dims()))
+            .collect();
+        let error = (bank.block.forward(&mixed, input) - target.output()) * target.mask.clone();
+        let loss = error.square().sum() / (stream_energy(std::slice::from_ref(&target)) * target.tokens);
+        let gradients = loss.backward();
+        for (leaf, found) in leaves.iter().zip(&found.slopes) {
+            let expected = leaf.grad(&gradients).expect("a leaf").into_data_as::<f32>();
+            for (expected, found) in expected.as_slice::<f32>().expect("f32").iter().zip(found) {
+                assert!((f64::from(*expected) - found).abs() < 1e-5, "{found} instead of {expected}");
+            }
+        }
+        assert!((f64::from(loss.into_scalar::<f32>()) - found.loss).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_parts_of_a_linear_block_add_up_to_its_loss() {
+        let bank = bank(Linear, &[[6, 6]], 3);
+        for choices in [[0.2, 0.5, 0.3], [0.0, 1.0, 0.0]] {
+            let Slopes { loss, slopes } = loss_and_slopes(&bank, &[choices.to_vec()]);
+            let parts: f64 = slopes[0].iter().zip(choices).map(|(slope, y)| 0.5 * slope * f64::from(y)).sum();
+            assert!((parts - loss).abs() < 1e-5 * loss, "{parts} instead of {loss}");
+        }
+    }
+
+    #[test]
+    fn first_tokens_and_massive_activations_are_masked() {
+        let mut values = vec![1.0_f32; 2 * 8 * 4];
+        values[5 * 4] = 1e4; // token 5 of the first sequence
+        let output = Tensor::<3>::from_data(TensorData::new(values, [2, 8, 4]), &Device::flex());
+        let target = Target::new(output);
+        assert!((target.tokens - 13.0).abs() < 1e-12);
+        assert!((stream_energy(&[target]) - 4.0).abs() < 1e-12);
+    }
 }

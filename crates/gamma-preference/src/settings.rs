@@ -48,8 +48,8 @@ pub enum Sampling {
 /// | `steps` | 24 | gradient steps per block and round |
 /// | `survey_draws` | 8 | times each candidate is drawn before learning |
 /// | `learning_rate` | 0.05 | of Adam on the logits |
-/// | `temperature` | 2 → 0.3 | of the Gumbel-softmax, exponential over the rounds |
-/// | `exploration` | 0.1 | share of draws that ignore the logits |
+/// | `temperature` | 2 → 0.3 | of the Gumbel-softmax, exponential over the rounds; 1 where budgets are drawn |
+/// | `exploration` | 0.1 | share of hard draws that ignore the logits |
 /// | `seed` | 0 | of all draws |
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -65,9 +65,10 @@ pub struct Settings {
     pub survey_draws: usize,
     /// Learning rate of Adam on the logits.
     pub learning_rate: f64,
-    /// First and last temperature of the Gumbel-softmax, falling exponentially over the rounds.
+    /// First and last temperature of the Gumbel-softmax, falling exponentially over the rounds. Where
+    /// budgets are drawn it stays at 1, so that the samples cover the range.
     pub temperature: (f64, f64),
-    /// Share of draws that ignore the logits, 0 to 1.
+    /// Share of hard draws that ignore the logits, 0 to 1.
     pub exploration: f64,
     /// Seed of all draws.
     pub seed: u64,
@@ -97,22 +98,29 @@ impl Settings {
     pub fn check<E: std::error::Error + 'static>(&self) -> Result<(), LearnError<E>> {
         let (hot, cold) = self.temperature;
         let pressure = match self.pressure {
-            Pressure::DrawnBudgets { from, to } => from.is_finite() && to.is_finite() && from > 0.0 && from <= to,
+            Pressure::DrawnBudgets { from, to } => {
+                from.is_finite() && to.is_finite() && from > 0.0 && from <= to
+            }
             Pressure::AugmentedLagrangian { target, rho } => {
                 target.is_finite() && target > 0.0 && rho.is_finite() && rho > 0.0
             }
         };
         let checks = [
             ("pressure", pressure, "budgets are positive, from <= to, rho is positive"),
-            ("steps", self.steps > 0, "at least one step per block and round"),
-            ("survey_draws", self.survey_draws > 0, "each candidate is drawn at least once"),
-            ("learning_rate", self.learning_rate > 0.0 && self.learning_rate.is_finite(), "a positive number"),
+            ("rounds", self.rounds < 1 << 15, "fewer than 32768"),
+            ("steps", (1..1 << 16).contains(&self.steps), "1 to 65535 per block and round"),
+            ("survey_draws", (1..1 << 10).contains(&self.survey_draws), "1 to 1023 draws of each candidate"),
+            (
+                "learning_rate",
+                self.learning_rate > 0.0 && self.learning_rate.is_finite(),
+                "a positive number",
+            ),
             ("temperature", hot.is_finite() && hot >= cold && cold > 0.0, "positive and not rising"),
             ("exploration", (0.0..=1.0).contains(&self.exploration), "a share between 0 and 1"),
         ];
         match checks.into_iter().find(|(_, holds, _)| !holds) {
             None => Ok(()),
-            Some((name, _, expected)) => Err(LearnError::Setting { name, expected }),
+            Some((name, _, expected)) => Err(LearnError::Setting { name, found: self.to_string(), expected }),
         }
     }
 
@@ -132,16 +140,15 @@ impl fmt::Display for Settings {
                 write!(f, "augmented Lagrangian at {target} bits, rho {rho}")?;
             }
         }
-        let sampling = match self.sampling {
-            Sampling::Hard => "hard",
-            Sampling::Soft => "soft",
-        };
-        let (hot, cold) = self.temperature;
-        write!(
-            f,
-            ", {sampling} samples, {} rounds of {} steps, survey of {} draws, learning rate {}, \
-             temperature {hot} to {cold}, exploration {}, seed {}",
-            self.rounds, self.steps, self.survey_draws, self.learning_rate, self.exploration, self.seed
-        )
+        match self.sampling {
+            Sampling::Hard => write!(f, ", hard samples, exploration {}", self.exploration)?,
+            Sampling::Soft => write!(f, ", soft samples")?,
+        }
+        if let Pressure::AugmentedLagrangian { .. } = self.pressure {
+            write!(f, ", temperature {} to {}", self.temperature.0, self.temperature.1)?;
+        }
+        let Self { rounds, steps, survey_draws, learning_rate, seed, .. } = self;
+        write!(f, ", {rounds} rounds of {steps} steps, survey of {survey_draws} draws, ")?;
+        write!(f, "learning rate {learning_rate}, seed {seed}")
     }
 }

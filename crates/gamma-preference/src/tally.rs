@@ -13,8 +13,37 @@ pub(crate) struct Tally {
 #[derive(Clone, Copy, Debug, Default)]
 struct Sum {
     weight: f64,
+    weight_square: f64,
     value: f64,
     square: f64,
+}
+
+/// The mean cost of a candidate, and how well it is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Estimate {
+    pub(crate) mean: f64,
+    /// How often the candidate was in use; fractions where candidates are mixed.
+    pub(crate) weight: f64,
+    /// Variance of a single observation; `None` from fewer than two.
+    variance: Option<f64>,
+}
+
+impl Estimate {
+    /// Standard error of the mean.
+    pub(crate) fn std_error(self) -> Option<f64> {
+        Some((self.variance? / self.weight).sqrt())
+    }
+
+    /// Two estimates of one mean as one.
+    pub(crate) fn pooled(self, other: Self) -> Self {
+        let weight = self.weight + other.weight;
+        let mix = |a: f64, b: f64| (a * self.weight + b * other.weight) / weight;
+        let variance = match (self.variance, other.variance) {
+            (Some(a), Some(b)) => Some(mix(a, b)),
+            (only, None) | (None, only) => only,
+        };
+        Self { mean: mix(self.mean, other.mean), weight, variance }
+    }
 }
 
 impl Tally {
@@ -27,22 +56,23 @@ impl Tally {
         for ((sum, &share), slope) in self.sums.iter_mut().zip(used).zip(slopes) {
             let (share, value) = (f64::from(share), 0.5 * slope);
             sum.weight += share;
+            sum.weight_square += share * share;
             sum.value += share * value;
             sum.square += share * value * value;
         }
     }
 
-    /// Mean cost, its standard error and its weight for every candidate; `None` for one that was
-    /// never in use.
-    pub(crate) fn means(&self) -> Vec<Option<(f64, f64, f64)>> {
-        let mean = |sum: &Sum| {
-            (sum.weight > 0.0).then(|| {
-                let mean = sum.value / sum.weight;
-                let variance = (sum.square / sum.weight - mean * mean).max(0.0);
-                (mean, (variance / sum.weight.max(1.0)).sqrt(), sum.weight)
-            })
+    /// An estimate for every candidate; `None` for one that was never in use.
+    pub(crate) fn means(&self) -> Vec<Option<Estimate>> {
+        let estimate = |sum: &Sum| {
+            let mean = sum.value / sum.weight;
+            // The number of equally weighted observations that would be worth as much.
+            let count = sum.weight * sum.weight / sum.weight_square;
+            let spread = (sum.square / sum.weight - mean * mean).max(0.0);
+            let variance = (count > 1.5).then(|| spread * count / (count - 1.0));
+            Estimate { mean, weight: sum.weight, variance }
         };
-        self.sums.iter().map(mean).collect()
+        self.sums.iter().map(|sum| (sum.weight > 0.0).then(|| estimate(sum))).collect()
     }
 }
 
@@ -56,8 +86,10 @@ mod tests {
         tally.add(&[1.0, 0.0], &[4.0, 100.0]);
         tally.add(&[1.0, 0.0], &[8.0, -100.0]);
         let means = tally.means();
-        let (mean, error, weight) = means[0].unwrap();
-        assert!((mean - 3.0).abs() < 1e-12 && (error - (0.5_f64).sqrt()).abs() < 1e-12 && (weight - 2.0).abs() < 1e-12);
+        let estimate = means[0].unwrap();
+        // The values 2 and 4: mean 3, sample variance 2, standard error 1.
+        assert!((estimate.mean - 3.0).abs() < 1e-12 && (estimate.weight - 2.0).abs() < 1e-12);
+        assert!((estimate.std_error().unwrap() - 1.0).abs() < 1e-12);
         assert!(means[1].is_none());
     }
 }

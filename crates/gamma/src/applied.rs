@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use gamma_core::ModuleName;
 use gamma_export::{Export, Precision, WrittenFile};
-use gamma_model::Block;
+use gamma_model::{Block, Decoder};
 use gamma_quant::QuantizedWeight;
 
 use crate::{Error, Plan, Run, bank::decoded};
@@ -48,7 +48,12 @@ impl<'a> Applied<'a> {
     ///
     /// # Errors
     /// As [`save`](Self::save).
-    pub fn write(&self, out: &Path, precision: Precision, overwrite: bool) -> Result<Vec<WrittenFile>, Error> {
+    pub fn write(
+        &self,
+        out: &Path,
+        precision: Precision,
+        overwrite: bool,
+    ) -> Result<Vec<WrittenFile>, Error> {
         let export = Export::new(&self.plan)
             .dequantized(self.run.checkpoint.folder(), precision)
             .packed()
@@ -59,12 +64,12 @@ impl<'a> Applied<'a> {
         Ok(export.write(out, &weights)?)
     }
 
-    /// Block `number` with the plan's weights in place.
-    pub(crate) fn block(&self, number: usize) -> Result<Block, Error> {
-        let mut block = self.run.decoder.block(number)?;
+    /// Block `number` of `decoder` with the plan's weights in place.
+    pub(crate) fn block(&self, decoder: &Decoder, number: usize) -> Result<Block, Error> {
+        let mut block = decoder.block(number)?;
         for (slot, module) in block.modules().clone().iter().enumerate() {
             if let Some(weight) = self.weights.get(&module.name) {
-                block.replace(slot, decoded(weight, &self.run.decoder))?;
+                block.replace(slot, decoded(weight, decoder))?;
             }
         }
         Ok(block)

@@ -42,7 +42,8 @@ impl CandidateBank {
         let missing = |bank: &Self, module: &ModuleName| -> Vec<BitWidth> {
             wanted(module).into_iter().filter(|&bits| bank.get(module, bits).is_none()).collect()
         };
-        let complete = |block| decoder.config().modules(block).iter().all(|m| missing(self, &m.name).is_empty());
+        let complete =
+            |block| decoder.config().modules(block).iter().all(|m| missing(self, &m.name).is_empty());
         if (0..blocks).all(complete) {
             return Ok(());
         }
@@ -62,6 +63,19 @@ impl CandidateBank {
                 let quantize = |&bits: &BitWidth| quantizer.quantize(&weight, &stats[slot], bits);
                 let quantized = widths.par_iter().map(quantize).collect::<Result<Vec<_>, _>>()?;
                 for (bits, weight) in widths.into_iter().zip(quantized) {
+                    let (name, expected) = (module.name.clone(), quantizer.format(bits));
+                    if weight.shape() != module.shape {
+                        let (expected, found) = (module.shape, weight.shape());
+                        return Err(Error::Shape { module: name, expected, found });
+                    }
+                    if weight.format() != expected {
+                        return Err(Error::Quantizer {
+                            module: name,
+                            bits,
+                            expected,
+                            found: weight.format(),
+                        });
+                    }
                     self.weights.insert((module.name.clone(), bits), Arc::new(weight));
                 }
             }
@@ -103,7 +117,8 @@ fn observe(block: &Block, hidden: &mut [Tensor<3>], needs: CalibrationNeeds) -> 
         let means = floats(sum.clone() / tokens as f64);
         let means = Array2::from_shape_vec([rows, columns], means).expect("read from this shape");
         let square = rows == columns && needs == CalibrationNeeds::Hessian;
-        let second_moment: Array1<f32> = if square { means.diag().to_owned() } else { means.row(0).to_owned() };
+        let second_moment: Array1<f32> =
+            if square { means.diag().to_owned() } else { means.row(0).to_owned() };
         CalibrationStats { tokens, second_moment: Some(second_moment), hessian: square.then_some(means) }
     };
     (0..block.modules().len()).map(stats).collect()

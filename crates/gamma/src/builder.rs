@@ -1,6 +1,9 @@
 //! Every setting of a run, checked once.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock},
+};
 
 use burn::tensor::Device;
 use gamma_core::{BitWidth, GroupSize};
@@ -8,7 +11,7 @@ use gamma_model::{Checkpoint, Decoder, TextEncoder};
 use gamma_quant::{Quantizer, Rtn};
 
 use crate::{
-    Calibration, Error, Run, ScoreSource, Settings,
+    Calibration, Error, Pressure, Run, ScoreSource, Settings,
     calibration::Source,
     run::{Sequences, default_device},
 };
@@ -113,15 +116,24 @@ impl Builder {
     /// # Errors
     /// [`Error`] names the setting, file or tensor at fault.
     pub fn build(self) -> Result<Run, Error> {
-        let model = self
-            .model
-            .ok_or(Error::Missing { setting: "model", expected: "the folder of a Hugging Face checkpoint" })?;
+        let model = self.model.ok_or(Error::Missing {
+            setting: "model",
+            expected: "the folder of a Hugging Face checkpoint",
+        })?;
         let calibration = self.calibration.ok_or(Error::Missing {
             setting: "calibration",
             expected: "`Calibration::text_file(path)`, or `Calibration::sampled()` if there is no text",
         })?;
         let candidates = widths(&self.candidates)?;
         self.learning.check::<Error>()?;
+        let priced = matches!(self.learning.pressure, Pressure::AugmentedLagrangian { .. });
+        if self.scores == ScoreSource::Logits && !(priced && self.learning.rounds > 0) {
+            return Err(Error::Setting {
+                setting: "scores",
+                found: "logits".into(),
+                expected: "logits need rounds at one budget: `Pressure::AugmentedLagrangian`",
+            });
+        }
         for (setting, value) in [("batch", self.batch), ("calibration.sequences", calibration.sequences)] {
             if value == 0 {
                 return Err(Error::Setting { setting, found: "0".into(), expected: "at least one sequence" });
@@ -134,6 +146,7 @@ impl Builder {
         let checkpoint = Arc::new(Checkpoint::open(model)?);
         let config = checkpoint.config();
         let length = calibration.length.unwrap_or(config.max_positions.min(2048));
+        let decoder = Decoder::load(Arc::clone(&checkpoint), length, &device)?;
         let text = TextEncoder::open(checkpoint.folder(), config)?;
         let sequences = match &calibration.source {
             Source::Files(paths) => {
@@ -144,7 +157,6 @@ impl Builder {
             }
             Source::None => Sequences::None,
         };
-        let decoder = Decoder::load(Arc::clone(&checkpoint), config.max_positions.min(length), &device)?;
         Ok(Run {
             weights: checkpoint.digest()?,
             checkpoint,
@@ -156,7 +168,8 @@ impl Builder {
             scores: self.scores,
             batch: self.batch,
             sequences,
-            bank: std::sync::Mutex::default(),
+            bank: Mutex::default(),
+            sampled: OnceLock::new(),
         })
     }
 }

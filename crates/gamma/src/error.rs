@@ -54,6 +54,16 @@ pub enum Error {
         /// Whether it is the plan that has it.
         in_plan: bool,
     },
+    /// A matrix of another shape than the model's, in a plan or from a quantizer.
+    #[error("module `{module}` has shape {expected:?} in the model, not {found:?}")]
+    Shape {
+        /// The module.
+        module: ModuleName,
+        /// In the model.
+        expected: [usize; 2],
+        /// In the plan, or from the quantizer.
+        found: [usize; 2],
+    },
     /// A plan was made for other weights.
     #[error("the plan was made for weights with hash {plan}, the model has {model}")]
     OtherWeights {
@@ -62,14 +72,14 @@ pub enum Error {
         /// Hash of the model.
         model: Digest,
     },
-    /// The plan asks for a format that the quantizer does not make.
-    #[error("module `{module}`: the plan says `{expected}`, the quantizer makes `{found}` at {bits} bits")]
+    /// A format that the quantizer does not make: the plan asks for it, or the quantizer promised it.
+    #[error("module `{module}`: expected `{expected}`, the quantizer makes `{found}` at {bits} bits")]
     Quantizer {
         /// The module.
         module: ModuleName,
         /// The bit-width.
         bits: BitWidth,
-        /// In the plan.
+        /// What was asked for or promised.
         expected: Format,
         /// What the quantizer would make.
         found: Format,

@@ -41,7 +41,7 @@ impl Jury {
     pub fn evaluate(&self, applied: &Applied<'_>, progress: &mut dyn Progress) -> Result<Evaluation, Error> {
         let total = self.decoder.config().blocks;
         let mut tick = |done| progress.event(Event::Evaluating { done, total });
-        let mut load = |number| applied.block(number);
+        let mut load = |number| applied.block(&self.decoder, number);
         self.judge.evaluate(&self.decoder, &mut load, &mut tick)?.ok_or(Error::Interrupted)
     }
 }

@@ -1,4 +1,64 @@
-//! wip
+//! Learns how many bits each module of a language model deserves, and plans for any budget.
+//!
+//! Use this crate if you have a Hugging Face folder and a size in mind. A run quantizes every
+//! linear module at several bit-widths, learns once what each choice costs, and from then on turns
+//! any budget into a proven optimal plan in milliseconds.
+//!
+//! ```no_run
+//! use gamma::{Budget, Calibration, Gamma, GroupSize, Quiet, Rtn};
+//!
+//! let run = Gamma::builder()
+//!     .model("path/to/hf-folder")
+//!     .calibration(Calibration::text_file("calib.txt").sequences(64).length(256))
+//!     .quantizer(Rtn::asymmetric(GroupSize::new(64)?))
+//!     .candidates([2, 3, 4, 6, 8])
+//!     .build()?; // every setting is checked here
+//! let scores = run.learn(&mut Quiet)?;
+//! scores.save("scores.json")?;
+//! let plan = scores.project(Budget::average_bits(3.0))?;
+//! run.apply(&plan)?.save("out/")?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A later budget needs neither the model nor calibration data:
+//!
+//! ```no_run
+//! use gamma::{Budget, Scores, report};
+//!
+//! let scores = Scores::load("scores.json")?;
+//! for budget in [Budget::average_bits(2.5), Budget::stored_bits_per_weight(3.2), Budget::bytes(1 << 30)] {
+//!     let plan = scores.project(budget)?;
+//!     println!("{budget}: {} bytes\n{}", plan.stored_bits() / 8, report::grid(&plan));
+//! }
+//! # Ok::<(), gamma::Error>(())
+//! ```
+//!
+//! And a plan can be measured, on text that learning has not seen:
+//!
+//! ```no_run
+//! use gamma::{Calibration, Gamma, Plan, Quiet};
+//!
+//! let run = Gamma::builder().model("path/to/hf-folder").calibration(Calibration::none()).build()?;
+//! let jury = run.jury(&["held-out.txt".into()], None, None, &mut Quiet)?;
+//! let applied = run.apply(&Plan::load("plan.json")?)?;
+//! let measured = jury.evaluate(&applied, &mut Quiet)?;
+//! println!("perplexity {:.3}, {:.4} nats from full precision", measured.perplexity(), measured.kl);
+//! # Ok::<(), gamma::Error>(())
+//! ```
+//!
+//! # Watching and stopping
+//!
+//! [`Run::learn`] reports every step to a [`Progress`]: a closure, or [`Quiet`]. Answering
+//! [`ControlFlow::Break`](std::ops::ControlFlow::Break) ends the work in [`Error::Interrupted`].
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `flex` | yes | the CPU backend, in Rust alone, and with it a default device |
+//! | `highs` | yes | HiGHS as a second solver, a C++ library |
+//! | `wgpu` | | graphics cards through Vulkan, Metal or DirectX |
+//! | `cuda` | | NVIDIA cards through CUDA |
 
 mod applied;
 mod bank;
@@ -22,9 +82,17 @@ pub use run::{Run, ScoreSource};
 pub use scores::{Plan, Scores};
 
 pub use burn::tensor::Device;
-pub use gamma_core::{BitWidth, Budget, Certificate, Choice, Format, GroupSize, ModuleName, ScoreTable, Symmetry};
-pub use gamma_export::{Precision, WrittenFile, write_atomically};
-pub use gamma_ilp::{Limits, Solver};
-pub use gamma_model::{Config, Evaluation};
-pub use gamma_preference::{Pressure, Sampling, Settings};
+pub use gamma_core::{
+    self as core, BitWidth, Budget, Certificate, Choice, Digest, Format, GroupSize, ModuleName, ModuleScores,
+    Provenance, ScoreKind, ScoreTable, ScoredOption, ScoresFile, Symmetry,
+};
+pub use gamma_export::{ExportError, Precision, WrittenFile, write_atomically};
+pub use gamma_ilp::{Limits, ProjectError, Solver};
+pub use gamma_model::{self as model, Config, Evaluation, ModelError};
+pub use gamma_preference::{LearnError, Pressure, Sampling, Settings, Step};
 pub use gamma_quant::{self as quant, Quantizer, Rtn};
+
+/// The code of the README is compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

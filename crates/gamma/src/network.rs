@@ -67,7 +67,8 @@ impl Network for BankedDecoder<'_> {
             .map(|(module, original)| {
                 let size = module.shape[0] * module.shape[1];
                 let rows = self.widths.iter().map(|&bits| {
-                    let weight = self.bank.get(&module.name, bits).expect("the bank was filled for these widths");
+                    let weight =
+                        self.bank.get(&module.name, bits).expect("the bank was filled for these widths");
                     (decoded(weight, self.decoder) - original.clone()).reshape([1, size])
                 });
                 Tensor::cat(rows.collect(), 0) // [candidates, out_features * in_features]

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use burn::tensor::{Device, Tensor};
@@ -46,6 +46,8 @@ pub struct Run {
     pub(crate) batch: usize,
     pub(crate) sequences: Sequences,
     pub(crate) bank: Mutex<CandidateBank>,
+    /// Sequences that the model wrote itself, once it has.
+    pub(crate) sampled: OnceLock<Vec<Vec<u32>>>,
 }
 
 /// Calibration tokens, or how to get them.
@@ -76,7 +78,7 @@ impl Run {
     /// broke.
     pub fn learn(&self, progress: &mut dyn Progress) -> Result<Scores, Error> {
         let sequences = self.sequences(progress)?;
-        let batches = || self.batches(&sequences);
+        let batches = || self.batches(sequences);
         let mut bank = self.bank();
         let wanted = |_: &ModuleName| self.candidates.clone();
         bank.fill(&self.decoder, &self.quantizer, &batches, &wanted, progress)?;
@@ -87,7 +89,7 @@ impl Run {
             ScoreSource::Losses => (ScoreKind::Loss, losses),
             ScoreSource::Logits => (ScoreKind::Logits, logits),
         };
-        Ok(Scores::new(ScoresFile { kind, provenance: self.provenance(&sequences), table }))
+        Ok(Scores::new(ScoresFile { kind, provenance: self.provenance(sequences), table }))
     }
 
     /// Quantizes the model as `plan` says.
@@ -111,7 +113,7 @@ impl Run {
             bank.fill(&self.decoder, &self.quantizer, &Vec::new, &wanted, progress)?;
         } else {
             let sequences = self.sequences(progress)?;
-            bank.fill(&self.decoder, &self.quantizer, &|| self.batches(&sequences), &wanted, progress)?;
+            bank.fill(&self.decoder, &self.quantizer, &|| self.batches(sequences), &wanted, progress)?;
         }
         let weight = |choice: &gamma_core::Choice| {
             let weight = bank.get(&choice.name, choice.format.bits()).expect("filled above");
@@ -144,12 +146,17 @@ impl Run {
         self.bank.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sequences(&self, progress: &mut dyn Progress) -> Result<Vec<Vec<u32>>, Error> {
+    fn sequences(&self, progress: &mut dyn Progress) -> Result<&[Vec<u32>], Error> {
         match &self.sequences {
-            Sequences::Text(sequences) => Ok(sequences.clone()),
+            Sequences::Text(sequences) => Ok(sequences),
             &Sequences::Sampled { count, length, seed } => {
+                if let Some(sequences) = self.sampled.get() {
+                    return Ok(sequences);
+                }
                 let mut tick = |done| progress.event(Event::Sampling { done, total: length });
-                sample(&self.decoder, count, length, seed, &mut tick)?.ok_or(Error::Interrupted)
+                let sequences =
+                    sample(&self.decoder, count, length, seed, &mut tick)?.ok_or(Error::Interrupted)?;
+                Ok(self.sampled.get_or_init(|| sequences))
             }
             Sequences::None => Err(Error::Missing {
                 setting: "calibration",
@@ -171,7 +178,11 @@ impl Run {
         }
         let learner = format!("teacher-forced reconstruction, {}, batch {}", self.learning, self.batch);
         let quantizer = self.quantizer.describe();
-        let settings = format!("{learner}\0{quantizer}\0{:?}\0{:?}", self.candidates, self.scores);
+        let (version, config) = (env!("CARGO_PKG_VERSION"), self.config());
+        let settings = format!(
+            "{learner}\0{quantizer}\0{:?}\0{:?}\0{config:?}\0{version}",
+            self.candidates, self.scores
+        );
         Provenance {
             architecture: self.config().architecture.name().to_owned(),
             weights: self.weights,
@@ -192,8 +203,15 @@ impl Run {
             .map(|module| (module.name, module.shape))
             .collect();
         for choice in plan.choices() {
-            if modules.get(&choice.name) != Some(&choice.shape) {
+            let Some(&model) = modules.get(&choice.name) else {
                 return Err(Error::Modules { module: choice.name.clone(), in_plan: true });
+            };
+            if model != choice.shape {
+                return Err(Error::Shape {
+                    module: choice.name.clone(),
+                    expected: model,
+                    found: choice.shape,
+                });
             }
             let bits = choice.format.bits();
             let found = self.quantizer.format(bits);

@@ -77,19 +77,20 @@ impl Core {
     pub(super) fn new(
         groups: &Groups,
         relaxation: &Relaxation,
-        capacity: u64,
+        capacity: i64,
         known: Option<&[u32]>,
         bounds: &[Bound],
     ) -> Self {
         let base = relaxation.chosen.clone();
-        let room = capacity as i64 - groups.size(&base) as i64;
-        let mut kept = keep(groups, &base, relaxation.price, room, known);
+        let room = capacity - groups.size(&base);
+        let mut kept = Kept::new(groups, &base, relaxation.price, room, known);
         for bound in bounds {
-            kept.largest = kept.largest.max(largest(groups, &base, &bound.chosen)).max(bound.gap);
+            let differences = groups.at(&base).zip(groups.at(&bound.chosen));
+            let largest = differences.map(|((_, own), (_, other))| (other.cost - own.cost).abs());
+            kept.largest = largest.fold(kept.largest.max(bound.gap), f64::max);
         }
-        // A sum has one cost or one product per module. One bit is the sign, three are to spare.
-        let bits = 124 - (usize::BITS - groups.len().leading_zeros());
-        let scale = Scale::new(kept.largest, bits);
+        // A sum has one cost or one product per module. One bit is the sign, two are to spare.
+        let scale = Scale::new(kept.largest, 124 - (groups.len().ilog2() + 1));
         let price = if relaxation.price > 0.0 { scale.round(relaxation.price).max(1) } else { 0 };
 
         let mut bound = -price * i128::from(room);
@@ -102,23 +103,25 @@ impl Core {
             let start = items.len();
             items.extend(of_module.iter().map(|&(_, place)| {
                 let item = &own[place as usize];
-                let size = item.size as i64 - from.size as i64;
+                let size = item.size - from.size;
                 let cost = scale.difference(item.cost, from.cost);
                 CoreItem { size, cost, reduced: cost + price * i128::from(size), place }
             }));
             let least = items[start..].iter().map(|item| item.reduced).fold(0, i128::min);
-            items[start..].iter_mut().for_each(|item| item.reduced -= least);
+            for item in &mut items[start..] {
+                item.reduced -= least;
+            }
             bound += least;
             modules.push(CoreModule { module, least: 0, items: start..items.len() });
         }
         let known = known.map(|known| relative(groups, &base, known, scale));
-        let magnitude: f64 =
-            groups.modules().zip(&base).map(|(items, &own)| items[own as usize].cost.abs()).sum();
+        let proven = bounds.iter().map(|plan| {
+            let gap = scale.round(plan.gap) + i128::from(plan.gap > 0.0);
+            relative(groups, &base, &plan.chosen, scale).0 - gap
+        });
+        let proven = proven.max().unwrap_or(i128::MIN);
+        let magnitude: f64 = groups.at(&base).map(|(_, item)| item.cost.abs()).sum();
         let rounding = scale.round((magnitude * f64::EPSILON).min(kept.largest));
-        let below = |plan: &Bound| {
-            relative(groups, &base, &plan.chosen, scale).0 - scale.round(plan.gap * (1.0 + f64::EPSILON))
-        };
-        let proven = bounds.iter().map(below).max().unwrap_or(i128::MIN);
         let mut core = Self { base, modules, items, room, scale, known, bound, proven, rounding };
         core.drop_hopeless();
         core
@@ -138,7 +141,7 @@ impl Core {
         let mut items: Vec<CoreItem> = Vec::with_capacity(self.items.len());
         for module in &mut self.modules {
             let start = items.len();
-            // An item as large as the base is never better than it.
+            // Of items of one size, the base is the cheapest.
             let useful = |item: &&CoreItem| item.size != 0 && item.reduced < threshold;
             items.extend(self.items[module.items.clone()].iter().filter(useful));
             module.items = start..items.len();
@@ -151,7 +154,12 @@ impl Core {
 }
 
 fn reduced(item: &Item, from: &Item, price: f64) -> f64 {
-    (item.cost - from.cost) + price * (item.size as i64 - from.size as i64) as f64
+    (item.cost - from.cost) + price * (item.size - from.size) as f64
+}
+
+/// Negative only where rounding took another item into the base.
+fn least_reduced(items: &[Item], from: &Item, price: f64) -> f64 {
+    items.iter().map(|item| reduced(item, from, price)).fold(0.0, f64::min)
 }
 
 /// Modules and places of the items that rounded arithmetic cannot rule out.
@@ -161,62 +169,50 @@ struct Kept {
     largest: f64,
 }
 
-fn keep(groups: &Groups, base: &[u32], price: f64, room: i64, known: Option<&[u32]>) -> Kept {
-    let room = room as f64;
-    let mut largest = price * room.max(1.0);
-    let mut threshold = f64::INFINITY;
-    if let Some(known) = known {
-        let (mut cost, mut least, mut magnitude, mut widest) = (0.0, 0.0, 0.0, 0.0);
-        for ((items, &own), &known) in groups.modules().zip(base).zip(known) {
-            let (from, known) = (&items[own as usize], &items[known as usize]);
-            let difference = known.cost - from.cost;
-            largest = largest.max(difference.abs()).max(price * known.size.abs_diff(from.size) as f64);
-            cost += difference;
-            magnitude += difference.abs();
-            least += least_reduced(items, from, price);
-            widest += items.last().map_or(0.0, |item| item.size as f64);
+impl Kept {
+    fn new(groups: &Groups, base: &[u32], price: f64, room: i64, known: Option<&[u32]>) -> Self {
+        let room = room as f64;
+        let mut largest = price * room.max(1.0);
+        let mut threshold = f64::INFINITY;
+        if let Some(known) = known {
+            let (mut cost, mut least, mut magnitude, mut widest) = (0.0, 0.0, 0.0, 0.0);
+            for ((items, from), (_, known)) in groups.at(base).zip(groups.at(known)) {
+                let difference = known.cost - from.cost;
+                largest = largest.max(difference.abs()).max(price * (known.size - from.size).abs() as f64);
+                cost += difference;
+                magnitude += difference.abs();
+                least += least_reduced(items, from, price);
+                widest += items.last().map_or(0.0, |item| item.size as f64);
+            }
+            // A reduced cost is off by at most four roundings of numbers no larger than
+            // `price * size` and the threshold itself, and so is every sum over modules.
+            let reach = price * (widest + room) + magnitude;
+            let error = reach * (groups.len() as f64 + 4.0) * f64::EPSILON * 2.0;
+            let underflow = f64::MIN_POSITIVE * groups.n_items() as f64;
+            threshold = cost + price * room - least + error + underflow;
         }
-        // Each reduced cost is off by at most four roundings of numbers no larger than
-        // `price * size`, and so is the sum that the threshold bounds.
-        let reach = price * (widest + room) + magnitude;
-        let error = reach * (groups.len() as f64 + 4.0) * f64::EPSILON * 2.0;
-        threshold = cost + price * room - least + error + f64::MIN_POSITIVE * groups.n_items() as f64;
-    }
-    let mut items = Vec::new();
-    for (module, (of_module, &own)) in groups.modules().zip(base).enumerate() {
-        let from = &of_module[own as usize];
-        let least = least_reduced(of_module, from, price);
-        for (place, item) in (0_u32..).zip(of_module) {
-            if place != own && reduced(item, from, price) - least <= threshold {
-                let size = price * item.size.abs_diff(from.size) as f64;
-                largest = largest.max((item.cost - from.cost).abs()).max(size);
-                items.push((module as u32, place));
+        let mut items = Vec::new();
+        for (module, (own, from)) in (0_u32..).zip(groups.at(base)) {
+            let least = least_reduced(own, from, price);
+            for (place, item) in (0_u32..).zip(own) {
+                if !std::ptr::eq(item, from) && reduced(item, from, price) - least <= threshold {
+                    let size = price * (item.size - from.size).abs() as f64;
+                    largest = largest.max((item.cost - from.cost).abs()).max(size);
+                    items.push((module, place));
+                }
             }
         }
+        Self { items, largest }
     }
-    Kept { items, largest }
-}
-
-fn largest(groups: &Groups, base: &[u32], chosen: &[u32]) -> f64 {
-    let difference = |((items, &own), &other): ((&[Item], &u32), &u32)| {
-        (items[other as usize].cost - items[own as usize].cost).abs()
-    };
-    groups.modules().zip(base).zip(chosen).map(difference).fold(0.0, f64::max)
-}
-
-/// Negative only where rounding took another item into the base.
-fn least_reduced(items: &[Item], from: &Item, price: f64) -> f64 {
-    items.iter().map(|item| reduced(item, from, price)).fold(0.0, f64::min)
 }
 
 /// Cost and size of `chosen` less those of `base`.
-pub(super) fn relative(groups: &Groups, base: &[u32], chosen: &[u32], scale: Scale) -> (i128, i64) {
+fn relative(groups: &Groups, base: &[u32], chosen: &[u32], scale: Scale) -> (i128, i64) {
     let mut sum = (0, 0);
-    for ((items, &own), &other) in groups.modules().zip(base).zip(chosen) {
-        if own != other {
-            let (own, other) = (&items[own as usize], &items[other as usize]);
+    for ((_, own), (_, other)) in groups.at(base).zip(groups.at(chosen)) {
+        if !std::ptr::eq(own, other) {
             sum.0 += scale.difference(other.cost, own.cost);
-            sum.1 += other.size as i64 - own.size as i64;
+            sum.1 += other.size - own.size;
         }
     }
     sum

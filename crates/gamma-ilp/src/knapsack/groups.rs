@@ -1,10 +1,10 @@
 //! The table as the solver sees it: small relative sizes, and only options worth a look.
 
-use gamma_core::{ModuleScores, ScoreTable};
+use gamma_core::ScoreTable;
 
 use crate::Window;
 
-/// What `size` counts.
+/// What sizes count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Measure {
     /// Stored bits above the narrowest plan; the ceiling of the window limits their sum.
@@ -16,8 +16,8 @@ pub(super) enum Measure {
 /// Which options are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keep {
-    /// Those that no other option of the module matches in cost and size. Enough where only one
-    /// end of the window counts.
+    /// Those that no other option of the module matches in both cost and size. Enough where only
+    /// one end of the window counts.
     Efficient,
     /// All of them.
     All,
@@ -26,12 +26,20 @@ pub(super) enum Keep {
 /// One option of one module.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Item {
-    /// In units, relative to the smallest option of the module.
-    pub(super) size: u64,
+    /// In units, relative to the smallest option of the module. Sizes of whole plans fit an `i64`,
+    /// because those of a [`ScoreTable`] do.
+    pub(super) size: i64,
     /// The table's cost times a power of two.
     pub(super) cost: f64,
     /// Position in the table.
     pub(super) pick: u32,
+}
+
+/// A window in units.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub(super) floor: i64,
+    pub(super) ceiling: i64,
 }
 
 /// All items, module by module, each module's in order of growing size.
@@ -40,51 +48,54 @@ pub(super) struct Groups {
     items: Vec<Item>,
     starts: Vec<u32>,
     measure: Measure,
-    /// Sum of the smallest options, in bits of the measure.
-    smallest: u64,
+    /// Stored bits of the narrowest and of the widest plan.
+    ends: (u64, u64),
     /// Greatest common divisor of all sizes, in bits.
-    unit: u64,
-    /// Sum of the widest options, in stored bits.
-    widest: u64,
+    unit: i64,
 }
 
 impl Groups {
+    /// The items of `table`, costs multiplied by `scale`.
     pub(super) fn new(table: &ScoreTable, measure: Measure, keep: Keep, scale: f64) -> Self {
         let modules = table.modules();
-        let mut items = Vec::with_capacity(modules.iter().map(|m| m.options.len()).sum());
+        let mut items = Vec::with_capacity(modules.iter().map(|module| module.options.len()).sum());
         let mut starts = Vec::with_capacity(modules.len() + 1);
-        let (mut smallest, mut widest) = (0, 0);
+        let mut ends = (0, 0);
         starts.push(0);
         for module in modules {
             let start = items.len();
-            let (least, most) = ends(module);
-            smallest += if measure == Measure::Spent { least } else { 0 };
-            widest += most;
-            let option = |pick: usize| {
-                let bits = module.options[pick].stored_bits;
-                let size = if measure == Measure::Spent { bits - least } else { most - bits };
-                Item { size, cost: module.options[pick].cost * scale, pick: pick as u32 }
-            };
-            match measure {
-                Measure::Spent => {
-                    (0..module.options.len()).map(option).for_each(|item| push(&mut items, start, item, keep));
-                }
-                Measure::Saved => (0..module.options.len())
-                    .rev()
-                    .map(option)
-                    .for_each(|item| push(&mut items, start, item, keep)),
+            let n_options = module.options.len();
+            let (narrowest, widest) =
+                (module.options[0].stored_bits, module.options[n_options - 1].stored_bits);
+            ends = (ends.0 + narrowest, ends.1 + widest);
+            for place in 0..n_options {
+                let (pick, size) = match measure {
+                    Measure::Spent => (place, module.options[place].stored_bits - narrowest),
+                    Measure::Saved => {
+                        let pick = n_options - 1 - place;
+                        (pick, widest - module.options[pick].stored_bits)
+                    }
+                };
+                let cost = module.options[pick].cost * scale;
+                push(&mut items, start, Item { size: size.cast_signed(), cost, pick: pick as u32 }, keep);
             }
             starts.push(items.len() as u32);
         }
         let unit = items.iter().fold(0, |unit, item| gcd(item.size, unit)).max(1);
         if unit > 1 {
-            items.iter_mut().for_each(|item| item.size /= unit);
+            for item in &mut items {
+                item.size /= unit;
+            }
         }
-        Self { items, starts, measure, smallest, unit, widest }
+        Self { items, starts, measure, ends, unit }
     }
 
     pub(super) fn len(&self) -> usize {
         self.starts.len() - 1
+    }
+
+    pub(super) fn n_items(&self) -> usize {
+        self.items.len()
     }
 
     /// The items of one module.
@@ -92,28 +103,33 @@ impl Groups {
         &self.items[self.starts[module] as usize..self.starts[module + 1] as usize]
     }
 
+    /// The items of every module.
     pub(super) fn modules(&self) -> impl Iterator<Item = &[Item]> {
         self.starts.windows(2).map(|pair| &self.items[pair[0] as usize..pair[1] as usize])
     }
 
-    pub(super) fn n_items(&self) -> usize {
-        self.items.len()
+    /// For every module its items and the one that stands at the place in `chosen`.
+    pub(super) fn at<'a>(&'a self, chosen: &'a [u32]) -> impl Iterator<Item = (&'a [Item], &'a Item)> {
+        self.modules().zip(chosen).map(|(items, &place)| (items, &items[place as usize]))
     }
 
-    /// The window, which must reach up to the smallest plan, in units of this measure. The floor is
-    /// above the ceiling where no multiple of the unit lies between them.
-    pub(super) fn window(&self, window: Window) -> Window {
+    /// The window, whose ceiling no plan or some plan reaches, in units of this measure. The floor
+    /// is above the ceiling where no multiple of the unit lies between them.
+    pub(super) fn span(&self, window: Window) -> Span {
+        let (narrowest, widest) = self.ends;
+        let (low, high) = (window.floor.saturating_sub(narrowest), window.ceiling.min(widest) - narrowest);
+        let most = widest - narrowest;
         let (low, high) = match self.measure {
-            Measure::Spent => (window.floor, window.ceiling),
-            Measure::Saved => (self.widest.saturating_sub(window.ceiling), self.widest - window.floor),
+            Measure::Spent => (low, high),
+            Measure::Saved => (most - high, most - low),
         };
-        let floor = low.saturating_sub(self.smallest).div_ceil(self.unit);
-        Window { floor, ceiling: (high - self.smallest) / self.unit }
+        let unit = self.unit.unsigned_abs();
+        Span { floor: low.div_ceil(unit).cast_signed(), ceiling: (high / unit).cast_signed() }
     }
 
     /// Positions in the table of one item per module.
     pub(super) fn picks(&self, chosen: &[u32]) -> Vec<usize> {
-        self.modules().zip(chosen).map(|(items, &item)| items[item as usize].pick as usize).collect()
+        self.at(chosen).map(|(_, item)| item.pick as usize).collect()
     }
 
     /// The items at one position of the table per module. `None` where one was not kept.
@@ -125,37 +141,29 @@ impl Groups {
     }
 
     /// Total size of one item per module.
-    pub(super) fn size(&self, chosen: &[u32]) -> u64 {
-        self.modules().zip(chosen).map(|(items, &item)| items[item as usize].size).sum()
+    pub(super) fn size(&self, chosen: &[u32]) -> i64 {
+        self.at(chosen).map(|(_, item)| item.size).sum()
     }
-}
-
-fn ends(module: &ModuleScores) -> (u64, u64) {
-    let bits = |option: Option<&gamma_core::ScoredOption>| option.map_or(0, |option| option.stored_bits);
-    (bits(module.options.first()), bits(module.options.last()))
 }
 
 /// Adds the next item, which is at least as large as all before it.
 fn push(items: &mut Vec<Item>, start: usize, item: Item, keep: Keep) {
     if keep == Keep::Efficient
-        && let Some(&last) = items[start..].last()
+        && let Some(last) = items[start..].last()
     {
-        if item.size == last.size {
-            // Among twins the one that stands first in the table.
-            if item.cost < last.cost || (item.cost == last.cost && item.pick < last.pick) {
-                items.pop();
-            } else {
-                return;
-            }
-        } else if item.cost >= last.cost {
+        let cheaper = item.cost < last.cost;
+        // Among twins the one that stands first in the table.
+        let earlier_twin = item.cost <= last.cost && item.pick < last.pick;
+        if item.size == last.size && (cheaper || earlier_twin) {
+            items.pop();
+        } else if item.size == last.size || !cheaper {
             return;
         }
     }
     items.push(item);
 }
 
-fn gcd(a: u64, b: u64) -> u64 {
-    let (mut a, mut b) = (a, b);
+fn gcd(mut a: i64, mut b: i64) -> i64 {
     while b != 0 {
         (a, b) = (b, a % b);
     }

@@ -1,4 +1,9 @@
 //! The exact solver of this crate.
+//!
+//! In the order of the files: the table becomes [groups] of items; their linear [relaxation] is
+//! solved by sorting; what it cannot decide is the [core], in [fixed]-point numbers; a [search]
+//! decides it by dynamic programming. Sinha and Zoltners 1979 and Pisinger 1995 describe such
+//! solvers; the exact numbers and the lower end of the window are ours.
 
 mod core;
 mod fixed;
@@ -10,103 +15,115 @@ use gamma_core::ScoreTable;
 
 use self::{
     core::{Bound, Core},
-    groups::{Groups, Keep, Measure},
+    groups::{Groups, Keep, Measure, Span},
     relaxation::Relaxation,
     search::{Goal, Search},
 };
-use crate::{Answer, Limits, Window};
+use crate::{Answer, Limits, Window, stored_bits};
 
 /// The cheapest plan within `window`, or `None` where there is none.
 pub(crate) fn solve(table: &ScoreTable, window: Window, limits: &Limits) -> Option<Answer> {
     let scale = power_of_two(table);
-    let max_states = limits.max_states.min(u64::from(u32::MAX / 2));
+    // Deviations are numbered in 32 bits.
+    let max_states = limits.max_states.min(1 << 31);
     let mut known: Option<(f64, Vec<usize>)> = None;
     let mut bounds = Vec::new();
     // With one end of the window alone the search is far smaller, and mostly its plan lies within
     // the other end anyway.
     for measure in [Measure::Spent, Measure::Saved] {
         let groups = Groups::new(table, measure, Keep::Efficient, scale);
-        let within = groups.window(window);
-        let result = one_sided(&groups, within, max_states);
-        let picks = groups.picks(&result.chosen);
-        if window.contains(bits(table, &picks)) {
-            return Some(Answer { picks, gap: result.gap / scale });
+        let attempt = one_sided(&groups, groups.span(window), max_states);
+        let picks = groups.picks(&attempt.chosen);
+        if window.contains(stored_bits(table, &picks)) {
+            return Some(Answer { picks, gap: attempt.gap / scale });
         }
-        bounds.push((picks, result.gap));
-        if let Some(aside) = result.aside {
+        bounds.push((picks, attempt.gap));
+        if let Some(aside) = attempt.aside {
             let picks = groups.picks(&aside);
-            let cost = picks.iter().zip(table.modules()).map(|(&pick, m)| m.options[pick].cost).sum();
+            let cost = groups.at(&aside).map(|(_, item)| item.cost).sum();
             if known.as_ref().is_none_or(|&(best, _)| cost < best) {
                 known = Some((cost, picks));
             }
         }
     }
-    two_sided(table, window, scale, known.map(|(_, picks)| picks), &bounds, max_states)
+    let mut problem = Problem::new(table, window, scale, Measure::Spent);
+    if problem.relaxation.price == 0.0 {
+        problem = Problem::new(table, window, scale, Measure::Saved);
+    }
+    let known = known.and_then(|(_, picks)| problem.groups.find(&picks));
+    let bounds = bounds.into_iter().filter_map(|(picks, gap)| {
+        let chosen = problem.groups.find(&picks)?;
+        Some(Bound { chosen, gap })
+    });
+    let (chosen, gap) = problem.two_sided(known, &bounds.collect::<Vec<_>>(), max_states)?;
+    Some(Answer { picks: problem.groups.picks(&chosen), gap: gap / scale })
 }
 
 struct Attempt {
     chosen: Vec<u32>,
     gap: f64,
+    /// A plan within the whole window, if one was met.
     aside: Option<Vec<u32>>,
 }
 
 /// The cheapest plan up to the ceiling, of those the smallest.
-fn one_sided(groups: &Groups, window: Window, max_states: u64) -> Attempt {
-    let relaxation = Relaxation::new(groups, window.ceiling);
+fn one_sided(groups: &Groups, span: Span, max_states: u64) -> Attempt {
+    let relaxation = Relaxation::new(groups, span.ceiling);
     if relaxation.price == 0.0 {
         // Every module takes its smallest item of least cost.
         return Attempt { chosen: relaxation.chosen, gap: 0.0, aside: None };
     }
-    let known = relaxation.filled_up(groups, window.ceiling);
-    let core = Core::new(groups, &relaxation, window.ceiling, Some(&known), &[]);
-    let least = window.floor as i64 - groups.size(&core.base) as i64;
+    let known = relaxation.filled_up(groups, span.ceiling);
+    let core = Core::new(groups, &relaxation, span.ceiling, Some(&known), &[]);
+    let least = span.floor - groups.size(&core.base);
     let outcome = Search::new(&core, Goal { least, strict: false, max_states }).run();
     let before = core.known.map_or(i128::MAX, |(cost, _)| cost);
     let (cost, chosen) = outcome.best.map_or((before, known), |found| (found.cost, found.chosen));
     Attempt { chosen, gap: gap(&core, cost, outcome.bound), aside: outcome.aside.map(|found| found.chosen) }
 }
 
-/// The cheapest plan between both ends, where each end alone leads beyond the other.
-fn two_sided(
-    table: &ScoreTable,
-    window: Window,
-    scale: f64,
-    known: Option<Vec<usize>>,
-    bounds: &[(Vec<usize>, f64)],
-    max_states: u64,
-) -> Option<Answer> {
-    let mut measure = Measure::Spent;
-    let groups = loop {
+/// A search between both ends of a window, for where each end alone leads beyond the other.
+struct Problem {
+    groups: Groups,
+    span: Span,
+    relaxation: Relaxation,
+}
+
+impl Problem {
+    fn new(table: &ScoreTable, window: Window, scale: f64, measure: Measure) -> Self {
         let groups = Groups::new(table, measure, Keep::All, scale);
-        let ceiling = groups.window(window).ceiling;
-        if measure == Measure::Saved || Relaxation::new(&groups, ceiling).price > 0.0 {
-            break groups;
-        }
-        measure = Measure::Saved;
-    };
-    let window = groups.window(window);
-    if window.floor > window.ceiling {
-        return None;
+        let span = groups.span(window);
+        let relaxation = Relaxation::new(&groups, span.ceiling);
+        Self { groups, span, relaxation }
     }
-    let relaxation = Relaxation::new(&groups, window.ceiling);
-    let mut known = known.and_then(|picks| groups.find(&picks));
-    let found = |(picks, gap): &(Vec<usize>, f64)| groups.find(picks).map(|chosen| Bound { chosen, gap: *gap });
-    let bounds: Vec<_> = bounds.iter().filter_map(found).collect();
-    // Any plan at all shrinks the core, so the first look is a short one.
-    for max_states in if known.is_none() { [0, max_states] } else { [max_states, 0] } {
-        let core = Core::new(&groups, &relaxation, window.ceiling, known.as_deref(), &bounds);
-        let least = window.floor as i64 - groups.size(&core.base) as i64;
-        let outcome = Search::new(&core, Goal { least, strict: true, max_states }).run();
-        let before = core.known.map(|(cost, _)| cost);
-        let cost = outcome.best.as_ref().map(|found| found.cost).or(before);
-        known = outcome.best.map(|found| found.chosen).or(known);
-        if max_states > 0 || outcome.bound.is_none() {
-            let (cost, known) = cost.zip(known)?;
-            let gap = gap(&core, cost, outcome.bound) / scale;
-            return Some(Answer { picks: groups.picks(&known), gap });
+
+    /// The cheapest plan and its gap.
+    fn two_sided(
+        &self,
+        mut known: Option<Vec<u32>>,
+        bounds: &[Bound],
+        max_states: u64,
+    ) -> Option<(Vec<u32>, f64)> {
+        let Span { floor, ceiling } = self.span;
+        if floor > ceiling {
+            return None;
         }
+        let mut proof = f64::INFINITY;
+        // Any plan at all shrinks the core, so a first look is a short one.
+        let looks = [known.is_none().then_some(0), Some(max_states)];
+        for max_states in looks.into_iter().flatten() {
+            let core = Core::new(&self.groups, &self.relaxation, ceiling, known.as_deref(), bounds);
+            let least = floor - self.groups.size(&core.base);
+            let outcome = Search::new(&core, Goal { least, strict: true, max_states }).run();
+            let cost = outcome.best.as_ref().map(|found| found.cost).or(core.known.map(|(cost, _)| cost));
+            known = outcome.best.map(|found| found.chosen).or(known);
+            proof = cost.map_or(proof, |cost| gap(&core, cost, outcome.bound));
+            if outcome.bound.is_none() {
+                break;
+            }
+        }
+        known.map(|chosen| (chosen, proof))
     }
-    None
 }
 
 /// How far below `cost` a better plan could be, rounded up.
@@ -118,18 +135,14 @@ fn gap(core: &Core, cost: i128, bound: Option<i128>) -> f64 {
 
 /// A factor that brings costs to where differences and slopes neither overflow nor underflow.
 fn power_of_two(table: &ScoreTable) -> f64 {
-    let costs = table.modules().iter().flat_map(|m| &m.options).map(|option| option.cost.abs());
+    let costs = table.modules().iter().flat_map(|module| &module.options).map(|option| option.cost.abs());
     let largest = costs.fold(0.0, f64::max);
     if largest > 2_f64.powi(960) {
         2_f64.powi(-64)
     } else if largest > 0.0 && largest < 1.0 {
-        // Subnormal numbers have no negative exponent of their own, hence the ceiling.
+        // The inverse of the smallest subnormal number would overflow.
         2_f64.powi((-largest.log2()).floor().min(1000.0) as i32)
     } else {
         1.0
     }
-}
-
-fn bits(table: &ScoreTable, picks: &[usize]) -> u64 {
-    picks.iter().zip(table.modules()).map(|(&pick, m)| m.options[pick].stored_bits).sum()
 }

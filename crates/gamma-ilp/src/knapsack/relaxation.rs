@@ -21,7 +21,7 @@ pub(super) struct Relaxation {
 struct Step {
     /// Cost saved per unit of size.
     slope: f64,
-    size: u64,
+    size: i64,
     module: u32,
     to: u32,
 }
@@ -30,7 +30,7 @@ impl Relaxation {
     /// Fills `capacity` in order of falling slope, until the first step that no longer fits.
     ///
     /// Everything here is rounded; see [`super::core`] for why that does no harm.
-    pub(super) fn new(groups: &Groups, capacity: u64) -> Self {
+    pub(super) fn new(groups: &Groups, capacity: i64) -> Self {
         let mut steps = Vec::with_capacity(groups.n_items());
         let mut chosen = Vec::with_capacity(groups.len());
         let mut hull = Vec::new();
@@ -56,7 +56,7 @@ impl Relaxation {
     }
 
     /// The rounded solution with what still fits added, one item at a time, best first.
-    pub(super) fn filled_up(&self, groups: &Groups, capacity: u64) -> Vec<u32> {
+    pub(super) fn filled_up(&self, groups: &Groups, capacity: i64) -> Vec<u32> {
         let mut chosen = self.chosen.clone();
         let mut room = capacity - groups.size(&chosen);
         for _ in 0..FILL_ROUNDS {
@@ -116,12 +116,12 @@ fn order(a: &Step, b: &Step) -> Ordering {
 /// does not fit.
 ///
 /// Halves the range in doubt at every turn, which is linear where a full sort would not be.
-fn fill(steps: &mut [Step], capacity: u64) -> (usize, f64) {
+fn fill(steps: &mut [Step], capacity: i64) -> (usize, f64) {
     let (mut taken, mut end, mut room) = (0, steps.len(), capacity);
     while end - taken > 16 {
         let half = (end - taken) / 2;
         steps[taken..end].select_nth_unstable_by(half, order);
-        let size: u64 = steps[taken..taken + half].iter().map(|step| step.size).sum();
+        let size: i64 = steps[taken..taken + half].iter().map(|step| step.size).sum();
         if size <= room {
             room -= size;
             taken += half;
@@ -136,4 +136,41 @@ fn fill(steps: &mut [Step], capacity: u64) -> (usize, f64) {
         taken += 1;
     }
     (taken, if taken < end { steps[taken].slope } else { 0.0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn filling_by_halves_takes_what_filling_in_order_takes(
+            steps in prop::collection::vec((0_u8..20, 1_i64..50), 0..200),
+            capacity in 0_i64..3000,
+        ) {
+            let step = |(module, &(slope, size)): (u32, &(u8, i64))| {
+                Step { slope: f64::from(slope), size, module, to: 1 }
+            };
+            let mut steps: Vec<_> = (0..).zip(&steps).map(step).collect();
+            let mut sorted = steps.clone();
+            sorted.sort_unstable_by(order);
+            let ends = sorted.iter().scan(0, |end, step| {
+                *end += step.size;
+                Some(*end)
+            });
+            let expected = ends.take_while(|&end| end <= capacity).count();
+            let (taken, price) = fill(&mut steps, capacity);
+            prop_assert_eq!(taken, expected);
+            let next = sorted.get(taken).map_or(0.0, |step| step.slope);
+            prop_assert!(price.total_cmp(&next).is_eq());
+            let modules = |steps: &[Step]| {
+                let mut modules: Vec<_> = steps.iter().map(|step| step.module).collect();
+                modules.sort_unstable();
+                modules
+            };
+            prop_assert_eq!(modules(&steps[..taken]), modules(&sorted[..taken]));
+        }
+    }
 }

@@ -57,7 +57,8 @@ pub(super) struct Outcome {
     pub(super) best: Option<Found>,
     /// The best plan met of size `least` or more, if the search was not strict.
     pub(super) aside: Option<Found>,
-    /// No plan costs less than this, relative to the base, unless it is the best one.
+    /// Where the search was cut short: no plan costs less than this, relative to the base. `None`
+    /// if there is nothing better than the best plan.
     pub(super) bound: Option<i128>,
 }
 
@@ -68,8 +69,8 @@ struct Rest {
     gain: i128,
     /// Least that a unit of size costs to get rid of.
     loss: i128,
-    /// Most that both are wrong by where a unit costs less to get rid of than another one saves,
-    /// which only rounding in the choice of the base brings about.
+    /// What `gain` and `loss` together may miss where getting rid of a unit costs less than another
+    /// one saves. Zero, but for rounding in the choice of the base.
     arbitrage: i128,
     grow: i64,
     shrink: i64,
@@ -288,7 +289,8 @@ impl<'a> Search<'a> {
     fn shorten(&mut self, states: &mut Vec<State>, rest: Rest) {
         let bound = |state: &State| self.bound(state, rest).map_or(i128::MAX, |(cost, _)| cost);
         let room = self.core.room;
-        states.select_nth_unstable_by_key(BEAM, |state| (bound(state), state.size.abs_diff(room), state.size));
+        states
+            .select_nth_unstable_by_key(BEAM, |state| (bound(state), state.size.abs_diff(room), state.size));
         let dropped = states.drain(BEAM..).map(|state| bound(&state)).min();
         states.sort_unstable_by_key(|state| state.size);
         self.dropped = self.dropped.into_iter().chain(dropped).min();
@@ -323,5 +325,5 @@ impl Head {
 /// `cost / size`, rounded up or down; `size` is positive. Nothing where `cost` is negative.
 fn per_unit(cost: i128, size: i64, up: bool) -> i128 {
     let (cost, size) = (cost.max(0) as u128, u128::from(size.unsigned_abs()));
-    (if up { cost.div_ceil(size) } else { cost / size }) as i128
+    (if up { cost.div_ceil(size) } else { cost / size }).cast_signed()
 }

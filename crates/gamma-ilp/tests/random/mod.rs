@@ -1,10 +1,11 @@
 //! Random tables of many shapes from a small deterministic generator.
+#![allow(dead_code, reason = "every test file uses another part")]
 
 use std::ops::RangeInclusive;
 
-use gamma_core::{BitWidth, Format, ModuleName, ModuleScores, ScoreTable, ScoredOption};
+use gamma_core::{BitWidth, Format, GroupSize, ModuleName, ModuleScores, ScoreTable, ScoredOption};
 
-/// SplitMix64 (Steele, Lea, Flood 2014).
+/// `SplitMix64` (Steele, Lea, Flood 2014).
 pub struct Random(u64);
 
 impl Random {
@@ -12,7 +13,7 @@ impl Random {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -22,7 +23,7 @@ impl Random {
 
     /// Uniform below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
-        (u128::from(self.next()) * u128::from(end) >> 64) as u64
+        ((u128::from(self.next()) * u128::from(end)) >> 64) as u64
     }
 
     pub fn within(&mut self, range: RangeInclusive<u64>) -> u64 {
@@ -35,6 +36,44 @@ impl Random {
     }
 }
 
+/// A table of these stored bits and costs.
+pub fn table_of(modules: &[Vec<(u64, f64)>]) -> ScoreTable {
+    let option = |(index, &(bits, cost)): (usize, &(u64, f64))| {
+        let width = BitWidth::new(2 + (index % 7) as u8).expect("2 to 8");
+        ScoredOption::new(Format::Custom { bits: width, name: format!("option-{index}") }, bits, cost)
+    };
+    let module = |(index, options): (usize, &Vec<(u64, f64)>)| ModuleScores {
+        name: ModuleName::new(format!("model.layers.{index}.proj")),
+        shape: [1, 1],
+        options: options.iter().enumerate().map(option).collect(),
+    };
+    ScoreTable::new(modules.iter().enumerate().map(module).collect()).expect("a legal table")
+}
+
+pub fn widest(table: &ScoreTable) -> u64 {
+    table.modules().iter().map(|m| m.options.last().expect("an option").stored_bits).sum()
+}
+
+/// Blocks of the shapes of a Llama model at a quarter of the size, costs falling by about four per
+/// bit from sensitivities that span three powers of ten.
+pub fn llama(random: &mut Random, n_modules: usize) -> ScoreTable {
+    const BLOCK: [[usize; 2]; 7] =
+        [[2048, 2048], [512, 2048], [512, 2048], [2048, 2048], [7168, 2048], [7168, 2048], [2048, 7168]];
+    let modules = (0..n_modules).map(|index| {
+        let shape = BLOCK[index % 7];
+        let sensitivity = 10_f64.powf(3.0 * random.unit());
+        let options = [2, 3, 4, 5, 6, 8].map(|bits| {
+            let format = Format::asymmetric(BitWidth::new(bits).expect("2 to 8"), GroupSize::G128);
+            let stored = format.stored_bits(shape).expect("integer format");
+            let cost = sensitivity * 4_f64.powi(-i32::from(bits)) * (0.5 + random.unit());
+            ScoredOption::new(format, stored, cost)
+        });
+        let name = ModuleName::new(format!("model.layers.{}.{}", index / 7, index % 7));
+        ModuleScores { name, shape, options: options.to_vec() }
+    });
+    ScoreTable::new(modules.collect()).expect("a legal table")
+}
+
 /// How the sizes of a table are drawn, in bytes.
 #[derive(Clone, Copy)]
 enum Sizes {
@@ -44,11 +83,11 @@ enum Sizes {
     Regular(u64),
     /// Anything.
     Irregular,
-    /// Next to the largest that a table can hold.
-    Huge,
+    /// From this number to twice as much, near the largest that a table can hold.
+    Huge(u64),
 }
 
-/// How the costs are drawn; all are multiples of 2^-40 below 2^55, so that tests can sum them
+/// How the costs are drawn; all are multiples of 2^-40 below 2^55, so that tests can add them up
 /// without rounding.
 #[derive(Clone, Copy)]
 enum Costs {
@@ -56,53 +95,45 @@ enum Costs {
     Integer,
     /// All the same.
     Equal,
-    /// Falling with the size, over several powers of ten.
+    /// Over several powers of ten, falling with the size.
     Falling,
     /// Positive and negative, in no order.
     Wild,
-    /// Proportional to the size: every plan of the relaxation is optimal.
+    /// Proportional to the size: the linear relaxation has many solutions.
     Proportional,
     /// Some options forbidden by an enormous cost.
     Forbidding,
 }
 
 /// A random table; the kinds of sizes and costs are drawn as well.
-pub fn table(
-    random: &mut Random,
-    modules: RangeInclusive<u64>,
-    options: RangeInclusive<u64>,
-) -> ScoreTable {
+pub fn table(random: &mut Random, modules: RangeInclusive<u64>, options: RangeInclusive<u64>) -> ScoreTable {
+    let n_modules = random.within(modules);
     let sizes = match random.below(5) {
         0 | 1 => Sizes::Small,
         2 => Sizes::Regular(random.within(1..=1000)),
         3 => Sizes::Irregular,
-        _ => Sizes::Huge,
+        _ => Sizes::Huge((1 << 59) / n_modules),
     };
-    let costs = [
-        Costs::Integer,
-        Costs::Equal,
-        Costs::Falling,
-        Costs::Falling,
-        Costs::Wild,
-        Costs::Proportional,
-        Costs::Forbidding,
-    ][random.below(7) as usize];
-    let n_modules = random.within(modules);
-    let name = |index: u64| ModuleName::new(format!("model.layers.{index}.proj"));
-    let modules = (0..n_modules).map(|index| {
-        let n_options = random.within(options.clone());
-        let options = (0..n_options).map(|option| draw(random, sizes, costs, option)).collect();
-        ModuleScores { name: name(index), shape: [1, 1], options }
-    });
-    ScoreTable::new(modules.collect()).expect("a legal table")
+    let costs = match random.below(7) {
+        0 => Costs::Integer,
+        1 => Costs::Equal,
+        2 | 3 => Costs::Falling,
+        4 => Costs::Wild,
+        5 => Costs::Proportional,
+        _ => Costs::Forbidding,
+    };
+    let modules: Vec<_> = (0..n_modules)
+        .map(|_| (0..random.within(options.clone())).map(|_| draw(random, sizes, costs)).collect())
+        .collect();
+    table_of(&modules)
 }
 
-fn draw(random: &mut Random, sizes: Sizes, costs: Costs, option: u64) -> ScoredOption {
+fn draw(random: &mut Random, sizes: Sizes, costs: Costs) -> (u64, f64) {
     let bytes = match sizes {
         Sizes::Small => random.within(0..=9),
         Sizes::Regular(step) => step * random.within(1..=8),
         Sizes::Irregular => random.within(1..=100_000_000),
-        Sizes::Huge => (1 << 55) + random.below(1 << 56),
+        Sizes::Huge(half) => half + random.below(half),
     };
     let grid = |x: f64| (x * 2_f64.powi(40)).round() / 2_f64.powi(40);
     let cost = match costs {
@@ -114,7 +145,5 @@ fn draw(random: &mut Random, sizes: Sizes, costs: Costs, option: u64) -> ScoredO
         Costs::Forbidding if random.below(4) == 0 => 2_f64.powi(54),
         Costs::Forbidding => grid(random.unit() * 1e-6),
     };
-    let bits = BitWidth::new(2 + (option % 7) as u8).expect("2 to 8");
-    let format = Format::Custom { bits, name: format!("option-{option}") };
-    ScoredOption::new(format, 8 * bytes, cost)
+    (8 * bytes, cost)
 }

@@ -42,7 +42,7 @@ impl Outcome {
             name: name.into(),
             code_bits: plan.code_bits_per_weight(),
             stored_bits: plan.stored_bits_per_weight(),
-            bytes: plan.stored_bits() / 8,
+            bytes: plan.stored_bits().div_ceil(8),
             evaluation,
         }
     }
@@ -61,14 +61,18 @@ pub fn table(outcomes: &[Outcome]) -> String {
     let mut text = String::new();
     let mut row = |cells: [&str; 6]| {
         let [name, code, stored, size, perplexity, kl] = cells;
-        _ = writeln!(text, "| {name:16} | {code:>9} | {stored:>11} | {size:>9} | {perplexity:>10} | {kl:>9} |");
+        _ = writeln!(
+            text,
+            "| {name:16} | {code:>9} | {stored:>11} | {size:>9} | {perplexity:>10} | {kl:>9} |"
+        );
     };
     row(["model", "code bits", "stored bits", "KiB", "perplexity", "KL, nats"]);
     let rule = ["---", "---:", "---:", "---:", "---:", "---:"];
     row(rule);
     for outcome in outcomes {
         let blank = outcome.series == Series::Full;
-        let number = |value: f64, digits: usize| if blank { "–".to_owned() } else { format!("{value:.digits$}") };
+        let number =
+            |value: f64, digits: usize| if blank { "–".to_owned() } else { format!("{value:.digits$}") };
         row([
             &outcome.name,
             &number(outcome.code_bits, 3),
