@@ -1,6 +1,6 @@
 //! `gamma run`: the whole job.
 
-use std::time::Instant;
+use std::{fmt::Write as _, time::Instant};
 
 use anyhow::bail;
 use gamma::{
@@ -27,11 +27,11 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         "{architecture}: {} blocks, {modules} modules, hidden size {}",
         config.blocks, config.hidden_size
     );
-    // The texts are checked before the long work, not after it.
-    let jury = run.jury(&args.evaluation, args.learning.length(), args.windows, &mut watch)?;
-
+    // Whatever can be refused is refused before the long work, not after it.
     check_budgets(&run, &args.budgets.budgets)?;
     watch::writable(Some(&args.out))?;
+    let jury = run.jury(&args.evaluation, args.learning.length(), args.windows, &mut watch)?;
+
     let scores = run.learn(&mut watch)?;
     watch.finish();
     scores.save(args.out.join("scores.json"))?;
@@ -67,11 +67,11 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
 
     let table = report::table(&outcomes);
     println!("{table}");
-    let grids: String = plans
-        .iter()
-        .map(|(budget, plan)| format!("\n{budget}\n\n```text\n{}```\n", report::grid(plan)))
-        .collect();
-    write_atomically(&args.out.join("report.md"), format!("{table}{grids}").as_bytes())?;
+    let mut page = table;
+    for (budget, plan) in &plans {
+        _ = write!(page, "\n{budget}\n\n```text\n{}```\n", report::grid(plan));
+    }
+    write_atomically(&args.out.join("report.md"), page.as_bytes())?;
     write_atomically(&args.out.join("perplexity.svg"), report::curve_svg(&outcomes)?.as_bytes())?;
     eprintln!("scores, plans, table and picture are in {}", args.out.display());
     eprintln!("{:.1} s in all", start.elapsed().as_secs_f64());
@@ -93,7 +93,7 @@ fn reference_widths(run: &Run, budgets: &[BudgetArg]) -> Vec<BitWidth> {
     run.candidates().iter().copied().filter(|bits| near(f64::from(bits.bits()))).collect()
 }
 
-/// Budgets that no plan can meet are refused before the long work.
+/// Whether the candidates reach every budget.
 fn check_budgets(run: &Run, budgets: &[BudgetArg]) -> anyhow::Result<()> {
     let narrowest = run.candidates()[0];
     for budget in budgets {

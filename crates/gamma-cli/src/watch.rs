@@ -89,7 +89,7 @@ pub fn writable(folder: Option<&Path>) -> anyhow::Result<()> {
 
 fn bar(stage: &'static str, total: usize) -> ProgressBar {
     let style =
-        ProgressStyle::with_template("{prefix:>10} {bar:24} {percent:>3} %  {elapsed} + {eta}  {msg}");
+        ProgressStyle::with_template("{prefix:>10} {bar:24} {percent:>3} %  {elapsed}, {eta} left  {msg}");
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(total as u64).with_style(style).with_prefix(stage)
 }

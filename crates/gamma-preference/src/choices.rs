@@ -15,10 +15,29 @@ pub(crate) fn stream(seed: u64, round: usize, block: usize, step: usize) -> ChaC
 /// A drawn choice among the candidates of one module.
 #[derive(Clone)]
 pub(crate) struct Draw {
-    /// Shares of the candidates in the forward pass.
-    pub(crate) used: Vec<f32>,
+    /// What runs in the forward pass.
+    pub(crate) used: Shares,
     /// Shares by the softmax, through which the gradient passes.
     pub(crate) soft: Vec<f64>,
+}
+
+/// How much of each candidate is in use.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Shares {
+    /// One candidate and nothing else.
+    Pure(usize),
+    /// A mixture; the shares add up to 1.
+    Mixed(Vec<f64>),
+}
+
+impl Shares {
+    /// The share of candidate `k`.
+    pub(crate) fn of(&self, k: usize) -> f64 {
+        match self {
+            Self::Pure(only) => f64::from(u8::from(*only == k)),
+            Self::Mixed(shares) => shares[k],
+        }
+    }
 }
 
 /// `softmax(logits / temperature)`.
@@ -44,14 +63,10 @@ pub(crate) fn draw(
     let soft = softmax(&noisy, temperature);
     let explored = rng.random_bool(exploration).then(|| rng.random_range(0..logits.len()));
     let used = match sampling {
-        Sampling::Soft => soft.iter().map(|&y| y as f32).collect(),
-        Sampling::Hard => one_hot(explored.unwrap_or_else(|| largest(&noisy)), logits.len()),
+        Sampling::Soft => Shares::Mixed(soft.clone()),
+        Sampling::Hard => Shares::Pure(explored.unwrap_or_else(|| largest(&noisy))),
     };
     Draw { used, soft }
-}
-
-pub(crate) fn one_hot(index: usize, length: usize) -> Vec<f32> {
-    (0..length).map(|k| f32::from(u8::from(k == index))).collect()
 }
 
 fn largest(values: &[f64]) -> usize {
@@ -82,7 +97,7 @@ mod tests {
         for step in 0..20_000 {
             // The temperature does not change which entry of a Gumbel draw is the largest.
             let draw = draw(&logits, 0.5, Sampling::Hard, 0.0, &mut stream(7, 0, 0, step));
-            counts[draw.used.iter().position(|&y| y == 1.0).unwrap()] += 1.0;
+            (0..3).for_each(|k| counts[k] += draw.used.of(k));
         }
         for (count, expected) in counts.iter().zip(expected) {
             assert!((count / 20_000.0 - expected).abs() < 0.015, "{counts:?}");

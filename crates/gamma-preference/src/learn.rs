@@ -7,7 +7,7 @@ use rand::RngExt;
 use crate::{
     Bank, Block, Competitor, LearnError, Network, Pressure, Progress, Settings, Step,
     adam::Adam,
-    choices::{Draw, balanced, draw, one_hot, softmax, stream},
+    choices::{Draw, Shares, balanced, draw, softmax, stream},
     price::{Multiplier, Widths, tilt},
     reconstruction::{Slopes, Target, slopes, stream_energy},
     tally::{Estimate, Tally},
@@ -162,7 +162,7 @@ impl<'a> Learner<'a> {
                 Some(choices) => choices[step].clone(),
                 None => self.draws(first, block, round, &mut rng),
             };
-            let used: Vec<Vec<f32>> = draws.iter().map(|draw| draw.used.clone()).collect();
+            let used: Vec<Shares> = draws.iter().map(|draw| draw.used.clone()).collect();
             let Slopes { loss, slopes } = slopes(bank, inputs[batch].clone(), &targets[batch], energy, &used);
             if let Some(module) = not_finite(loss, &slopes) {
                 let module = self.blocks[block][module].name.clone();
@@ -210,8 +210,8 @@ impl<'a> Learner<'a> {
             .collect();
         let choose = |step: usize| {
             let one = |(candidates, order): &(usize, Vec<usize>)| {
-                let used = one_hot(order[step], *candidates);
-                Draw { soft: used.iter().map(|&y| f64::from(y)).collect(), used }
+                let share = 1.0 / *candidates as f64;
+                Draw { used: Shares::Pure(order[step]), soft: vec![share; *candidates] }
             };
             orders.iter().map(one).collect()
         };

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 
-use crate::{Bank, Block};
+use crate::{Bank, Block, choices::Shares};
 
 /// What a block should answer to a batch: its own full-precision output.
 pub(crate) struct Target {
@@ -65,7 +65,7 @@ pub(crate) fn slopes<B: Block>(
     input: Tensor<3>,
     target: &Target,
     energy: f64,
-    choices: &[Vec<f32>],
+    choices: &[Shares],
 ) -> Slopes {
     let weights: Vec<Tensor<2>> = bank
         .originals
@@ -92,21 +92,22 @@ pub(crate) fn slopes<B: Block>(
     let mut answers =
         answers.as_slice::<f32>().expect("converted to f32 above").iter().map(|&x| f64::from(x));
     let loss = answers.next().unwrap_or(f64::NAN);
-    let slopes = choices.iter().map(|y| answers.by_ref().take(y.len()).collect()).collect();
+    let counts = bank.differences.iter().map(|differences| differences.dims()[0]);
+    let slopes = counts.map(|count| answers.by_ref().take(count).collect()).collect();
     Slopes { loss, slopes }
 }
 
-/// `W + Σ_k y_k (Q_k - W)`; a one-hot `y` touches one candidate only.
-fn mix(original: &Tensor<2>, differences: &Tensor<2>, y: &[f32]) -> Tensor<2> {
-    let shape = original.dims();
-    let difference = match y.iter().position(|&share| share == 1.0) {
-        Some(k) => differences.clone().narrow(0, k, 1),
-        None => {
-            let y = Tensor::<2>::from_data(TensorData::new(y.to_vec(), [1, y.len()]), &original.device());
-            y.matmul(differences.clone())
+/// `W + Σ_k y_k (Q_k - W)`; a pure choice touches one candidate only.
+fn mix(original: &Tensor<2>, differences: &Tensor<2>, choice: &Shares) -> Tensor<2> {
+    let difference = match choice {
+        Shares::Pure(k) => differences.clone().narrow(0, *k, 1),
+        Shares::Mixed(y) => {
+            let y: Vec<f32> = y.iter().map(|&share| share as f32).collect();
+            let shape = [1, y.len()];
+            Tensor::<2>::from_data(TensorData::new(y, shape), &original.device()).matmul(differences.clone())
         }
     };
-    original.clone() + difference.reshape(shape)
+    original.clone() + difference.reshape(original.dims())
 }
 
 #[cfg(test)]
@@ -149,7 +150,7 @@ mod tests {
         Bank { block, originals, differences }
     }
 
-    fn loss_and_slopes<B: Block>(bank: &Bank<B>, choices: &[Vec<f32>]) -> Slopes {
+    fn loss_and_slopes<B: Block>(bank: &Bank<B>, choices: &[Shares]) -> Slopes {
         let input = random([2, 9, 6], 1);
         let target = Target::new(bank.block.forward(&bank.originals, input.clone()));
         let energy = stream_energy(std::slice::from_ref(&target));
@@ -159,16 +160,16 @@ mod tests {
     #[test]
     fn slopes_equal_central_differences_of_the_loss() {
         let bank = bank(Mlp, &[[8, 6], [6, 8]], 3);
-        let choices = vec![vec![0.2, 0.5, 0.3], vec![0.7, 0.2, 0.1]];
-        let found = loss_and_slopes(&bank, &choices).slopes;
-        let step = 1e-2_f32;
+        let choices = [vec![0.2, 0.5, 0.3], vec![0.7, 0.2, 0.1]];
+        let found = loss_and_slopes(&bank, &choices.clone().map(Shares::Mixed)).slopes;
+        let step = 1e-2;
         for (module, candidate) in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)] {
-            let shifted = |by: f32| {
+            let shifted = |by: f64| {
                 let mut choices = choices.clone();
                 choices[module][candidate] += by;
-                loss_and_slopes(&bank, &choices).loss
+                loss_and_slopes(&bank, &choices.map(Shares::Mixed)).loss
             };
-            let expected = (shifted(step) - shifted(-step)) / (2.0 * f64::from(step));
+            let expected = (shifted(step) - shifted(-step)) / (2.0 * step);
             let found = found[module][candidate];
             assert!(
                 (found - expected).abs() < 2e-3 * expected.abs().max(0.1),
@@ -181,7 +182,8 @@ mod tests {
     fn slopes_equal_those_of_autodiff_through_the_mixture() {
         let bank = bank(Mlp, &[[8, 6], [6, 8]], 4);
         let choices = [vec![0.1_f32, 0.2, 0.3, 0.4], vec![0.0, 1.0, 0.0, 0.0]];
-        let found = loss_and_slopes(&bank, &choices);
+        let mixed = Shares::Mixed(choices[0].iter().map(|&y| f64::from(y)).collect());
+        let found = loss_and_slopes(&bank, &[mixed, Shares::Pure(1)]);
 
         // The plain version: the shares are leaves and the graph holds every candidate.
         let input = random([2, 9, 6], 1);
@@ -211,9 +213,9 @@ mod tests {
     #[test]
     fn the_parts_of_a_linear_block_add_up_to_its_loss() {
         let bank = bank(Linear, &[[6, 6]], 3);
-        for choices in [[0.2, 0.5, 0.3], [0.0, 1.0, 0.0]] {
-            let Slopes { loss, slopes } = loss_and_slopes(&bank, &[choices.to_vec()]);
-            let parts: f64 = slopes[0].iter().zip(choices).map(|(slope, y)| 0.5 * slope * f64::from(y)).sum();
+        for choice in [Shares::Mixed(vec![0.2, 0.5, 0.3]), Shares::Pure(1)] {
+            let Slopes { loss, slopes } = loss_and_slopes(&bank, std::slice::from_ref(&choice));
+            let parts: f64 = (0..3).map(|k| 0.5 * slopes[0][k] * choice.of(k)).sum();
             assert!((parts - loss).abs() < 1e-5 * loss, "{parts} instead of {loss}");
         }
     }

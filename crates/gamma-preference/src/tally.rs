@@ -1,5 +1,7 @@
 //! Running sums behind the scores.
 
+use crate::choices::Shares;
+
 /// Mean in-context cost of each candidate of one module.
 ///
 /// For a candidate in use, `½⟨G, Q_k - W⟩` is its part of the loss: where the loss is a quadratic
@@ -51,10 +53,10 @@ impl Tally {
         Self { sums: vec![Sum::default(); candidates] }
     }
 
-    /// Adds one step: the shares `used` in the forward pass and the inner products `slopes`.
-    pub(crate) fn add(&mut self, used: &[f32], slopes: &[f64]) {
-        for ((sum, &share), slope) in self.sums.iter_mut().zip(used).zip(slopes) {
-            let (share, value) = (f64::from(share), 0.5 * slope);
+    /// Adds one step: what was `used` in the forward pass and the inner products `slopes`.
+    pub(crate) fn add(&mut self, used: &Shares, slopes: &[f64]) {
+        for (k, (sum, slope)) in self.sums.iter_mut().zip(slopes).enumerate() {
+            let (share, value) = (used.of(k), 0.5 * slope);
             sum.weight += share;
             sum.weight_square += share * share;
             sum.value += share * value;
@@ -83,8 +85,8 @@ mod tests {
     #[test]
     fn only_the_candidates_in_use_are_charged() {
         let mut tally = Tally::new(2);
-        tally.add(&[1.0, 0.0], &[4.0, 100.0]);
-        tally.add(&[1.0, 0.0], &[8.0, -100.0]);
+        tally.add(&Shares::Pure(0), &[4.0, 100.0]);
+        tally.add(&Shares::Mixed(vec![1.0, 0.0]), &[8.0, -100.0]);
         let means = tally.means();
         let estimate = means[0].unwrap();
         // The values 2 and 4: mean 3, sample variance 2, standard error 1.

@@ -61,8 +61,8 @@ impl CandidateBank {
                 let view = ArrayView2::from_shape(module.shape, &values).expect("the block has this shape");
                 let weight = WeightView::new(&module.name, view)?;
                 let quantize = |&bits: &BitWidth| quantizer.quantize(&weight, &stats[slot], bits);
-                let quantized = widths.par_iter().map(quantize).collect::<Result<Vec<_>, _>>()?;
-                for (bits, weight) in widths.into_iter().zip(quantized) {
+                let made = widths.par_iter().map(quantize).collect::<Result<Vec<_>, _>>()?;
+                for (bits, weight) in widths.into_iter().zip(made) {
                     let (name, expected) = (module.name.clone(), quantizer.format(bits));
                     if weight.shape() != module.shape {
                         let (expected, found) = (module.shape, weight.shape());

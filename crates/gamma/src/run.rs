@@ -116,10 +116,11 @@ impl Run {
             bank.fill(&self.decoder, &self.quantizer, &|| self.batches(sequences), &wanted, progress)?;
         }
         let weight = |choice: &gamma_core::Choice| {
-            let weight = bank.get(&choice.name, choice.format.bits()).expect("filled above");
-            (choice.name.clone(), Arc::clone(weight))
+            let weight = bank.get(&choice.name, choice.format.bits());
+            weight.map(|weight| (choice.name.clone(), Arc::clone(weight)))
         };
-        let weights: BTreeMap<_, _> = plan.choices().iter().map(weight).collect();
+        let weights: BTreeMap<_, _> = plan.choices().iter().filter_map(weight).collect();
+        assert_eq!(weights.len(), plan.choices().len(), "the bank was filled for this plan");
         Ok(Applied::new(self, plan.clone(), weights))
     }
 
@@ -173,7 +174,9 @@ impl Run {
     fn provenance(&self, sequences: &[Vec<u32>]) -> Provenance {
         let mut tokens = Sha256::new();
         for sequence in sequences {
-            sequence.iter().for_each(|id| tokens.update(id.to_le_bytes()));
+            for id in sequence {
+                tokens.update(id.to_le_bytes());
+            }
             tokens.update([0xff; 4]); // between sequences
         }
         let learner = format!("teacher-forced reconstruction, {}, batch {}", self.learning, self.batch);

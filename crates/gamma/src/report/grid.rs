@@ -19,7 +19,9 @@ pub fn grid(plan: &Plan) -> String {
     let label = roles.iter().map(|role| role.len()).max().unwrap_or(0).max("block".len());
     let digits = blocks.last().map_or(1, |last| last.to_string().len());
     let mut text = format!("{:label$} ", "block");
-    blocks.iter().for_each(|block| _ = write!(text, " {block:>digits$}"));
+    for block in &blocks {
+        _ = write!(text, " {block:>digits$}");
+    }
     for role in roles {
         _ = write!(text, "\n{role:label$} ");
         for block in &blocks {
