@@ -6,11 +6,12 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    Budget, Certificate, Choice, Digest, ModuleScores, Plan, PlanError, ScoreKind, ScoreTable,
-    ScoreTableError,
+    Budget, Certificate, Choice, Digest, Format, ModuleName, ModuleScores, Plan, PlanError, ScoreKind,
+    ScoreTable, ScoreTableError,
 };
 
-/// Where a score table came from. Two tables with equal provenance are equal.
+/// Where a score table came from. Two tables with equal provenance are equal on one backend and
+/// version of gamma.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
     /// The architecture, such as `LlamaForCausalLM`.
@@ -76,6 +77,20 @@ pub enum FileError {
     /// The plan in the file breaks a promise.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// A stored size that contradicts the format.
+    #[error("module `{module}` of shape {shape:?}: `{format}` takes {expected} stored bits, not {found}")]
+    StoredBits {
+        /// The module.
+        module: ModuleName,
+        /// `[out_features, in_features]`.
+        shape: [usize; 2],
+        /// How its weights are stored.
+        format: Format,
+        /// What this takes by [`Format::stored_bits`].
+        expected: u64,
+        /// What the file says.
+        found: u64,
+    },
 }
 
 const SCORES: &str = "gamma.scores/1";
@@ -121,6 +136,17 @@ fn parse<T: DeserializeOwned>(json: &str, expected: &'static str) -> Result<T, F
     serde_json::from_str(json).map_err(read_error)
 }
 
+/// Refuses a size that an integer format cannot have. Custom formats are taken at their word.
+fn check_size(module: &ModuleName, shape: [usize; 2], format: &Format, found: u64) -> Result<(), FileError> {
+    match format.stored_bits(shape) {
+        Some(expected) if expected != found => {
+            let (module, format) = (module.clone(), format.clone());
+            Err(FileError::StoredBits { module, shape, format, expected, found })
+        }
+        _ => Ok(()),
+    }
+}
+
 fn write<T: Serialize>(value: &T) -> String {
     let mut json = serde_json::to_string_pretty(value).expect("plain structs of numbers and text serialize");
     json.push('\n');
@@ -134,7 +160,13 @@ impl ScoresFile {
     /// [`FileError`] says what is wrong and where.
     pub fn from_json(json: &str) -> Result<Self, FileError> {
         let ScoresJson { kind, provenance, modules, .. } = parse(json, SCORES)?;
-        Ok(Self { kind, provenance, table: ScoreTable::new(modules)? })
+        let table = ScoreTable::new(modules)?;
+        for module in table.modules() {
+            for option in &module.options {
+                check_size(&module.name, module.shape, &option.format, option.stored_bits)?;
+            }
+        }
+        Ok(Self { kind, provenance, table })
     }
 
     /// The file's text.
@@ -157,7 +189,11 @@ impl PlanFile {
     /// [`FileError`] says what is wrong and where.
     pub fn from_json(json: &str) -> Result<Self, FileError> {
         let PlanJson { budget, provenance, certificate, modules, .. } = parse(json, PLAN)?;
-        Ok(Self { budget, provenance, plan: Plan::from_parts(modules, certificate)? })
+        let plan = Plan::from_parts(modules, certificate)?;
+        for choice in plan.choices() {
+            check_size(&choice.name, choice.shape, &choice.format, choice.stored_bits)?;
+        }
+        Ok(Self { budget, provenance, plan })
     }
 
     /// The file's text.
@@ -178,17 +214,29 @@ impl PlanFile {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::{BitWidth, Format, GroupSize, ModuleName, ScoredOption};
+    use crate::{BitWidth, GroupSize, ScoredOption};
+
+    const SHAPE: [usize; 2] = [10, 10];
 
     fn scores() -> ScoresFile {
-        let format = |bits| Format::asymmetric(bits, GroupSize::G128);
+        scores_of([0.1 + 0.2, 1e-17])
+    }
+
+    /// A module with two options of these costs.
+    fn scores_of(costs: [f64; 2]) -> ScoresFile {
         let digest = Digest::sha256([7; 32]);
-        let option = |bits, cost| ScoredOption::new(format(bits), 100 * u64::from(bits.bits()), cost);
+        let option = |bits, cost| {
+            let format = Format::asymmetric(bits, GroupSize::G128);
+            let stored_bits = format.stored_bits(SHAPE).unwrap();
+            ScoredOption::new(format, stored_bits, cost)
+        };
         let module = ModuleScores {
             name: ModuleName::new("model.layers.0.mlp.up_proj"),
-            shape: [10, 10],
-            options: vec![option(BitWidth::B2, 0.1 + 0.2), option(BitWidth::B4, 1e-17)],
+            shape: SHAPE,
+            options: vec![option(BitWidth::B2, costs[0]), option(BitWidth::B4, costs[1])],
         };
         ScoresFile {
             kind: ScoreKind::Loss,
@@ -213,13 +261,60 @@ mod tests {
     fn plans_read_back_exactly() {
         let scores = scores();
         let certificate =
-            Certificate { solver: "test".into(), cost: 0.3, bound: 0.3, limit_bits: 250, used_bits: 200 };
-        let file = PlanFile {
-            budget: Some(Budget::average_bits(2.5)),
-            plan: Plan::from_picks(&scores.table, &[0], Some(certificate)).unwrap(),
-            provenance: scores.provenance,
-        };
+            Certificate { solver: "test".into(), cost: 0.3, bound: 0.3, limit_bits: 500, used_bits: 384 };
+        let file = plan(scores, Some(certificate));
         assert_eq!(PlanFile::from_json(&file.to_json()).unwrap(), file);
+    }
+
+    /// The plan of the narrowest options.
+    fn plan(scores: ScoresFile, certificate: Option<Certificate>) -> PlanFile {
+        PlanFile {
+            budget: Some(Budget::average_bits(2.5)),
+            plan: Plan::from_picks(&scores.table, &[0], certificate).unwrap(),
+            provenance: scores.provenance,
+        }
+    }
+
+    #[test]
+    fn sizes_that_contradict_format_or_shape_are_refused() {
+        let (table, plan) = (scores().to_json(), plan(scores(), None).to_json());
+        for (from, to) in [("\"stored_bits\": 384", "\"stored_bits\": 385"), ("asym", "sym")] {
+            let error = ScoresFile::from_json(&table.replace(from, to)).unwrap_err();
+            assert!(matches!(error, FileError::StoredBits { .. }), "{error}");
+            let error = PlanFile::from_json(&plan.replace(from, to)).unwrap_err();
+            assert!(matches!(error, FileError::StoredBits { .. }), "{error}");
+        }
+        let square =
+            |json: &str, side: &str| json.replace("10,\n        10", &format!("{side},\n        10"));
+        for side in ["0", "18446744073709551615"] {
+            let error = ScoresFile::from_json(&square(&table, side)).unwrap_err();
+            assert!(matches!(error, FileError::Table(ScoreTableError::Shape { .. })), "{error}");
+            let error = PlanFile::from_json(&square(&plan, side)).unwrap_err();
+            assert!(matches!(error, FileError::Plan(PlanError::Shape { .. })), "{error}");
+        }
+    }
+
+    #[test]
+    fn malformed_plans_are_refused() {
+        let mut choices = plan(scores(), None).plan.choices().to_vec();
+        assert_eq!(Plan::from_parts(Vec::new(), None), Err(PlanError::Empty));
+        choices.push(choices[0].clone());
+        let twice = choices[0].name.clone();
+        assert_eq!(Plan::from_parts(choices.clone(), None), Err(PlanError::Duplicate(twice)));
+        choices[1].name = ModuleName::new("another");
+        choices[1].stored_bits = u64::MAX;
+        assert_eq!(Plan::from_parts(choices, None), Err(PlanError::TooLarge));
+    }
+
+    proptest! {
+        #[test]
+        fn every_finite_cost_reads_back_to_the_last_bit(
+            costs in prop::array::uniform2(prop::num::f64::ANY.prop_filter("finite", |cost| cost.is_finite())),
+        ) {
+            let file = ScoresFile::from_json(&scores_of(costs).to_json()).unwrap();
+            let read: Vec<_> = file.table.modules()[0].options.iter().map(|o| o.cost.to_bits()).collect();
+            prop_assert_eq!(read, costs.map(f64::to_bits).to_vec());
+        }
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl Format {
 
     /// Exact storage of a matrix of `shape` = `[out_features, in_features]`, in bits, each of the
     /// three streams (codes, scales, zero points) rounded up to whole bytes. `None` for
-    /// [`Format::Custom`], whose quantizer alone knows.
+    /// [`Format::Custom`], whose quantizer alone knows, and beyond 2^64 bits.
     ///
     /// ```
     /// use gamma_core::{BitWidth, Format, GroupSize};
@@ -92,14 +92,14 @@ impl Format {
             return None;
         };
         let width = u64::from(bits.bits());
-        let codes = shape[0] as u64 * shape[1] as u64;
-        let groups = shape[0] as u64 * group.groups_in(shape[1]) as u64;
+        let codes = (shape[0] as u64).checked_mul(shape[1] as u64)?;
+        let groups = (shape[0] as u64).checked_mul(group.groups_in(shape[1]) as u64)?;
         let zeros = match symmetry {
             Symmetry::Symmetric => 0,
             Symmetry::Asymmetric => groups,
         };
-        let bytes = |bits: u64| bits.div_ceil(8) * 8;
-        Some(bytes(codes * width) + groups * 16 + bytes(zeros * width))
+        let stream = |count: u64, bits: u64| count.checked_mul(bits)?.checked_next_multiple_of(8);
+        stream(codes, width)?.checked_add(stream(groups, 16)?)?.checked_add(stream(zeros, width)?)
     }
 }
 
@@ -194,5 +194,13 @@ mod tests {
         let format = Format::symmetric(BitWidth::B3, GroupSize::new(64).unwrap());
         // 172 = 64 + 64 + 44: three scales per row; 5 * 172 * 3 = 2580 bits round up to 2584.
         assert_eq!(format.stored_bits([5, 172]), Some(2584 + 5 * 3 * 16));
+    }
+
+    #[test]
+    fn storage_beyond_64_bits_is_none_and_does_not_overflow() {
+        let format = Format::asymmetric(BitWidth::B8, GroupSize::new(1).unwrap());
+        for shape in [[usize::MAX, 1], [1, usize::MAX], [usize::MAX; 2], [1 << 32, 1 << 28]] {
+            assert_eq!(format.stored_bits(shape), None, "{shape:?}");
+        }
     }
 }

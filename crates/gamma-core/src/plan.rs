@@ -1,8 +1,13 @@
 //! What was decided: one format per module.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{BitWidth, Format, ModuleName, ScoreTable};
+use crate::{
+    BitWidth, Format, ModuleName, ScoreTable,
+    scores::{Totals, weights},
+};
 
 /// The format chosen for one module.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -87,9 +92,23 @@ pub enum PlanError {
         /// The bit-widths it offers.
         offered: Vec<BitWidth>,
     },
-    /// A plan without modules, or with one twice.
-    #[error("the plan is empty or names a module twice")]
-    Malformed,
+    /// There is nothing to store.
+    #[error("the plan has no modules")]
+    Empty,
+    /// The same name stands twice.
+    #[error("module `{0}` stands twice in the plan")]
+    Duplicate(ModuleName),
+    /// A shape that no matrix has.
+    #[error("module `{module}`: shape {shape:?} has a zero, or brings all modules to 2^52 weights or more")]
+    Shape {
+        /// The module.
+        module: ModuleName,
+        /// `[out_features, in_features]`.
+        shape: [usize; 2],
+    },
+    /// Sizes whose sum does not fit 63 bits.
+    #[error("the stored sizes of the modules add up to 2^63 bits or more")]
+    TooLarge,
 }
 
 fn list(widths: &[BitWidth]) -> String {
@@ -151,10 +170,21 @@ impl Plan {
         choices: Vec<Choice>,
         certificate: Option<Certificate>,
     ) -> Result<Self, PlanError> {
-        let mut names: Vec<_> = choices.iter().map(|choice| &choice.name).collect();
-        names.sort_unstable();
-        if names.is_empty() || names.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(PlanError::Malformed);
+        if choices.is_empty() {
+            return Err(PlanError::Empty);
+        }
+        let mut names = HashSet::new();
+        let mut totals = Totals::default();
+        for choice in &choices {
+            if !names.insert(&choice.name) {
+                return Err(PlanError::Duplicate(choice.name.clone()));
+            }
+            if !totals.add_weights(choice.shape) {
+                return Err(PlanError::Shape { module: choice.name.clone(), shape: choice.shape });
+            }
+            if !totals.add_bits(choice.stored_bits) {
+                return Err(PlanError::TooLarge);
+            }
         }
         Ok(Self { choices, certificate })
     }
@@ -213,6 +243,6 @@ impl Choice {
     /// Number of weights.
     #[must_use]
     pub fn weights(&self) -> u64 {
-        self.shape[0] as u64 * self.shape[1] as u64
+        weights(self.shape)
     }
 }

@@ -56,7 +56,7 @@ impl ModuleScores {
     /// Number of weights.
     #[must_use]
     pub fn weights(&self) -> u64 {
-        self.shape[0] as u64 * self.shape[1] as u64
+        weights(self.shape)
     }
 
     /// The cheapest option (in stored bits) of bit-width `bits`.
@@ -73,7 +73,8 @@ impl ModuleScores {
 /// The costs of every option of every module, checked.
 ///
 /// Holds at least one module and at least one option in each, all costs finite, names unique,
-/// and the options of a module in order of growing stored bits.
+/// and the options of a module in order of growing stored bits. No shape has a zero, and sums over
+/// the modules cannot overflow: they stay below 2^52 weights and 2^63 stored bits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScoreTable {
     modules: Vec<ModuleScores>,
@@ -110,8 +111,16 @@ pub enum ScoreTableError {
         /// NaN or an infinity.
         cost: f64,
     },
+    /// A shape that no matrix has.
+    #[error("module `{module}`: shape {shape:?} has a zero, or brings all modules to 2^52 weights or more")]
+    Shape {
+        /// The module.
+        module: ModuleName,
+        /// `[out_features, in_features]`.
+        shape: [usize; 2],
+    },
     /// Sizes whose sum does not fit 63 bits.
-    #[error("the stored sizes of the modules add up to more than 2^63 bits")]
+    #[error("the stored sizes of the modules add up to 2^63 bits or more")]
     TooLarge,
 }
 
@@ -125,16 +134,19 @@ impl ScoreTable {
             return Err(ScoreTableError::Empty);
         }
         let mut names = HashSet::new();
-        let mut total = 0_u64;
+        let mut totals = Totals::default();
         for module in &mut modules {
             if !names.insert(module.name.clone()) {
                 return Err(ScoreTableError::Duplicate(module.name.clone()));
             }
             module.options.sort_by_key(|option| option.stored_bits);
             check_options(module)?;
-            let widest = module.options.last().map_or(0, |option| option.stored_bits);
-            total =
-                total.checked_add(widest).filter(|&sum| sum < 1 << 63).ok_or(ScoreTableError::TooLarge)?;
+            if !totals.add_weights(module.shape) {
+                return Err(ScoreTableError::Shape { module: module.name.clone(), shape: module.shape });
+            }
+            if !totals.add_bits(module.options.last().map_or(0, |option| option.stored_bits)) {
+                return Err(ScoreTableError::TooLarge);
+            }
         }
         Ok(Self { modules })
     }
@@ -158,6 +170,33 @@ impl ScoreTable {
     }
 }
 
+/// Weights of a matrix of `shape`; `u64::MAX` where they overflow.
+pub(crate) fn weights(shape: [usize; 2]) -> u64 {
+    (shape[0] as u64).saturating_mul(shape[1] as u64)
+}
+
+/// Sums over modules that are kept far from overflow, so that no later sum needs a check.
+#[derive(Default)]
+pub(crate) struct Totals {
+    weights: u64,
+    bits: u64,
+}
+
+impl Totals {
+    /// `false` for a matrix without weights, and where the sum reaches 2^52: up to there it is
+    /// exact as a float, and 8 bits for each weight fit as well.
+    pub(crate) fn add_weights(&mut self, shape: [usize; 2]) -> bool {
+        self.weights = self.weights.saturating_add(weights(shape));
+        !shape.contains(&0) && self.weights < 1 << 52
+    }
+
+    /// `false` where the sum reaches 2^63.
+    pub(crate) fn add_bits(&mut self, stored_bits: u64) -> bool {
+        self.bits = self.bits.saturating_add(stored_bits);
+        self.bits < 1 << 63
+    }
+}
+
 fn check_options(module: &ModuleScores) -> Result<(), ScoreTableError> {
     if module.options.is_empty() {
         return Err(ScoreTableError::NoOptions(module.name.clone()));
@@ -173,4 +212,37 @@ fn check_options(module: &ModuleScores) -> Result<(), ScoreTableError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::GroupSize;
+
+    fn module(name: &str, shape: [usize; 2], stored_bits: u64) -> ModuleScores {
+        let format = Format::symmetric(BitWidth::B4, GroupSize::G128);
+        let options = vec![ScoredOption::new(format, stored_bits, 0.0)];
+        ModuleScores { name: ModuleName::new(name), shape, options }
+    }
+
+    #[test]
+    fn empty_and_overflowing_shapes_are_refused_by_name() {
+        for shape in [[0, 4], [4, 0], [usize::MAX; 2], [1 << 26, 1 << 26]] {
+            let error = ScoreTable::new(vec![module("a", shape, 8)]).unwrap_err();
+            assert_eq!(error, ScoreTableError::Shape { module: ModuleName::new("a"), shape });
+        }
+        let half = [1 << 26, 1 << 25];
+        assert!(ScoreTable::new(vec![module("a", half, 8)]).is_ok());
+        let error = ScoreTable::new(vec![module("a", half, 8), module("b", half, 8)]).unwrap_err();
+        assert_eq!(error, ScoreTableError::Shape { module: ModuleName::new("b"), shape: half });
+    }
+
+    #[test]
+    fn sizes_that_add_up_to_2_to_the_63_are_refused() {
+        let table = |bits| ScoreTable::new(vec![module("a", [1, 1], 1 << 62), module("b", [1, 1], bits)]);
+        assert!(table((1 << 62) - 1).is_ok());
+        for bits in [1 << 62, u64::MAX] {
+            assert_eq!(table(bits).unwrap_err(), ScoreTableError::TooLarge);
+        }
+    }
 }

@@ -16,8 +16,8 @@ use crate::{Checkpoint, Config, ModelError, Module, positions::Positions, sample
 #[derive(Clone, Debug)]
 pub struct Block {
     modules: [Module; 7],
-    weights: Vec<Tensor<2>>,         // in the order of `ROLES`, each [out_features, in_features]
-    biases: Vec<Option<Tensor<1>>>,  // likewise
+    weights: Vec<Tensor<2>>, // in the order of `ROLES`, each [out_features, in_features]
+    biases: Vec<Option<Tensor<1>>>, // likewise
     attention_norm: Tensor<1>,
     mlp_norm: Tensor<1>,
     positions: Arc<Positions>,
@@ -85,6 +85,9 @@ impl Block {
     ///
     /// # Errors
     /// [`ModelError::ModuleShape`] if the shape differs.
+    ///
+    /// # Panics
+    /// If `slot` is not below seven.
     pub fn replace(&mut self, slot: usize, weight: Tensor<2>) -> Result<(), ModelError> {
         let module = &self.modules[slot];
         if weight.dims() != module.shape {
@@ -96,6 +99,9 @@ impl Block {
     }
 
     /// The block's output for `hidden`, shape `[batch, tokens, hidden_size]`.
+    ///
+    /// # Panics
+    /// If there are more tokens than the context that the decoder was loaded for.
     #[must_use]
     pub fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
         self.forward_with(&self.weights, hidden)
@@ -104,7 +110,7 @@ impl Block {
     /// The same with other linear weights, in the order of [`ROLES`](crate::ROLES).
     ///
     /// # Panics
-    /// If there are not seven weights.
+    /// If there are not seven weights, or more tokens than the context that the decoder was loaded for.
     #[must_use]
     pub fn forward_with(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Tensor<3> {
         self.observe(weights, hidden, |_, _| ())
@@ -113,7 +119,7 @@ impl Block {
     /// The same, showing the input of each module (`[batch, tokens, in_features]`) to `see`.
     ///
     /// # Panics
-    /// If there are not seven weights.
+    /// If there are not seven weights, or more tokens than the context that the decoder was loaded for.
     pub fn observe(
         &self,
         weights: &[Tensor<2>],

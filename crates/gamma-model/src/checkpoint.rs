@@ -9,7 +9,10 @@ use std::{
 use gamma_core::Digest;
 use half::{bf16, f16};
 use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors, tensor::Metadata};
+use safetensors::{
+    Dtype, SafeTensors,
+    tensor::{Metadata, TensorInfo},
+};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
@@ -38,7 +41,10 @@ impl Shard {
     fn open(path: PathBuf) -> Result<Self, ModelError> {
         let read_error = |source| ModelError::Read { path: path.clone(), source };
         let file = File::open(&path).map_err(read_error)?;
-        #[expect(unsafe_code, reason = "mapping is sound while nobody truncates the file; copying would double memory")]
+        #[expect(
+            unsafe_code,
+            reason = "mapping is sound while nobody truncates the file; copying would double memory"
+        )]
         // SAFETY: the map is read-only and lives as long as the shard that owns it.
         let map = unsafe { Mmap::map(&file) }.map_err(read_error)?;
         let (header, metadata) = SafeTensors::read_metadata(&map)
@@ -71,11 +77,15 @@ impl Checkpoint {
             return Err(ModelError::NoWeights { path: folder });
         };
         let shards = names.into_iter().map(Shard::open).collect::<Result<Vec<_>, _>>()?;
-        let tensors = shards
-            .iter()
-            .enumerate()
-            .flat_map(|(number, shard)| shard.metadata.offset_keys().into_iter().map(move |name| (name, number)))
-            .collect();
+        let mut tensors = BTreeMap::new();
+        for (number, shard) in shards.iter().enumerate() {
+            for tensor in shard.metadata.offset_keys() {
+                if let Some(first) = tensors.insert(tensor.clone(), number) {
+                    let (first, second): (&Shard, _) = (&shards[first], shard.path.clone());
+                    return Err(ModelError::DuplicateTensor { tensor, first: first.path.clone(), second });
+                }
+            }
+        }
         Ok(Self { folder, config, shards, tensors })
     }
 
@@ -97,16 +107,16 @@ impl Checkpoint {
     /// [`ModelError`] if the tensor is missing, of another shape, not stored as floats, or holds
     /// a NaN or an infinity.
     pub fn read(&self, tensor: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
-        let (shard, dtype, found, bytes) = self.raw(tensor)?;
-        if found != shape {
+        let (shard, info, bytes) = self.raw(tensor)?;
+        if info.shape != shape {
             return Err(ModelError::Shape {
                 tensor: tensor.to_owned(),
                 path: shard.path.clone(),
                 expected: shape.to_vec(),
-                found: found.to_vec(),
+                found: info.shape.clone(),
             });
         }
-        let values: Vec<f32> = match dtype {
+        let values: Vec<f32> = match info.dtype {
             Dtype::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
             Dtype::F16 => bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
             Dtype::BF16 => bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
@@ -129,12 +139,6 @@ impl Checkpoint {
         }
     }
 
-    /// Whether the checkpoint has a tensor of this name.
-    #[must_use]
-    pub fn contains(&self, tensor: &str) -> bool {
-        self.tensors.contains_key(tensor)
-    }
-
     /// Hash over names, types, shapes and bytes of all tensors. It does not depend on how the
     /// tensors are spread over files.
     ///
@@ -143,27 +147,32 @@ impl Checkpoint {
     pub fn digest(&self) -> Result<Digest, ModelError> {
         let mut hash = Sha256::new();
         for tensor in self.tensors.keys() {
-            let (_, dtype, shape, bytes) = self.raw(tensor)?;
-            hash.update(format!("{tensor}\0{dtype:?}\0{shape:?}\0"));
+            let (_, info, bytes) = self.raw(tensor)?;
+            hash.update(format!("{tensor}\0{:?}\0{:?}\0", info.dtype, info.shape));
             hash.update(bytes);
         }
         Ok(Digest::sha256(hash.finalize().into()))
     }
 
-    fn raw(&self, tensor: &str) -> Result<(&Shard, Dtype, &[usize], &[u8]), ModelError> {
+    fn raw(&self, tensor: &str) -> Result<(&Shard, &TensorInfo, &[u8]), ModelError> {
         let missing = || ModelError::MissingTensor { tensor: tensor.to_owned(), path: self.folder.clone() };
         let shard = &self.shards[*self.tensors.get(tensor).ok_or_else(missing)?];
         let info = shard.metadata.info(tensor).ok_or_else(missing)?;
+        // `read_metadata` has checked that offsets ascend and that the last one ends the file.
         let (from, to) = info.data_offsets;
-        Ok((shard, info.dtype, &info.shape, &shard.map[shard.start + from..shard.start + to]))
+        Ok((shard, info, &shard.map[shard.start + from..shard.start + to]))
     }
 }
 
 /// The shard files that an index names, each once. A name that leaves the folder is refused.
 fn shard_paths(folder: &Path, index: &Path) -> Result<Vec<PathBuf>, ModelError> {
-    let text = fs::read_to_string(index).map_err(|source| ModelError::Read { path: index.to_owned(), source })?;
-    let parsed: Index = serde_json::from_str(&text)
-        .map_err(|source| ModelError::Json { path: index.to_owned(), what: "index of shards", source })?;
+    let text =
+        fs::read_to_string(index).map_err(|source| ModelError::Read { path: index.to_owned(), source })?;
+    let parsed: Index = serde_json::from_str(&text).map_err(|source| ModelError::Json {
+        path: index.to_owned(),
+        what: "index of shards",
+        source,
+    })?;
     let names: BTreeSet<_> = parsed.weight_map.into_values().collect();
     let resolve = |name: String| {
         if Path::new(&name).file_name().is_some_and(|file| file == name.as_str()) {

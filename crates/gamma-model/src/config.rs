@@ -1,6 +1,6 @@
 //! `config.json` of a Hugging Face folder, reduced to what the arithmetic needs.
 
-use std::{fs, path::Path};
+use std::{fmt::Display, fs, path::Path};
 
 use gamma_core::ModuleName;
 use serde::Deserialize;
@@ -32,7 +32,7 @@ impl Architecture {
 }
 
 /// The frequency correction of Llama 3 (`rope_type: llama3`).
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RopeScaling {
     /// Long wavelengths are stretched by this factor.
     pub factor: f64,
@@ -46,6 +46,7 @@ pub struct RopeScaling {
 
 /// A decoder's sizes and constants.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each says which tensors a checkpoint has")]
 pub struct Config {
     /// The family.
     pub architecture: Architecture,
@@ -113,9 +114,13 @@ impl Config {
     /// not implement.
     pub fn read(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join("config.json");
-        let text = fs::read_to_string(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
-        let raw: Raw = serde_json::from_str(&text)
-            .map_err(|source| ModelError::Json { path: path.clone(), what: "model configuration", source })?;
+        let text =
+            fs::read_to_string(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
+        let raw: Raw = serde_json::from_str(&text).map_err(|source| ModelError::Json {
+            path: path.clone(),
+            what: "model configuration",
+            source,
+        })?;
         raw.check(&path)
     }
 
@@ -124,8 +129,15 @@ impl Config {
     pub fn modules(&self, block: usize) -> [Module; 7] {
         let (hidden, ffn) = (self.hidden_size, self.intermediate_size);
         let (queries, keys) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
-        let shapes =
-            [[queries, hidden], [keys, hidden], [keys, hidden], [hidden, queries], [ffn, hidden], [ffn, hidden], [hidden, ffn]];
+        let shapes = [
+            [queries, hidden],
+            [keys, hidden],
+            [keys, hidden],
+            [hidden, queries],
+            [ffn, hidden],
+            [ffn, hidden],
+            [hidden, ffn],
+        ];
         let (qkv, out, mlp) = (self.qkv_bias, self.output_bias, self.mlp_bias);
         let biases = [qkv, qkv, qkv, out, mlp, mlp, mlp];
         std::array::from_fn(|slot| Module {
@@ -134,11 +146,21 @@ impl Config {
             bias: biases[slot],
         })
     }
+
+    /// Weights of all matrices; `None` where a size overflows.
+    fn checked_weights(&self) -> Option<usize> {
+        let queries = self.heads.checked_mul(self.head_dim)?;
+        let keys = self.kv_heads.checked_mul(self.head_dim)?;
+        let attention = queries.checked_add(keys)?.checked_mul(2)?;
+        let rows = attention.checked_add(self.intermediate_size.checked_mul(3)?)?.checked_mul(self.blocks)?;
+        rows.checked_add(self.vocab_size.checked_mul(2)?)?.checked_mul(self.hidden_size)
+    }
 }
 
 /// The keys as they stand in the file. Older files spell rotary settings `rope_theta` and
 /// `rope_scaling`, newer ones gather them under `rope_parameters`.
 #[derive(Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "the keys of the file")]
 struct Raw {
     #[serde(default)]
     architectures: Vec<String>,
@@ -152,8 +174,8 @@ struct Raw {
     max_position_embeddings: usize,
     rms_norm_eps: f64,
     rope_theta: Option<f64>,
-    rope_scaling: Option<Value>,
-    rope_parameters: Option<Value>,
+    rope_scaling: Option<RawRope>,
+    rope_parameters: Option<RawRope>,
     hidden_act: Option<String>,
     #[serde(default)]
     attention_bias: bool,
@@ -168,11 +190,33 @@ struct Raw {
     quantization_config: Option<Value>,
 }
 
+#[derive(Deserialize)]
+struct RawRope {
+    rope_type: Option<String>,
+    #[serde(rename = "type")]
+    old_type: Option<String>,
+    rope_theta: Option<f64>,
+    factor: Option<f64>,
+    low_freq_factor: Option<f64>,
+    high_freq_factor: Option<f64>,
+    original_max_position_embeddings: Option<f64>,
+}
+
+/// Refuses the first setting that does not hold: key, value, whether it holds, what would work.
+fn check(
+    path: &Path,
+    settings: &[(&'static str, &dyn Display, bool, &'static str)],
+) -> Result<(), ModelError> {
+    match settings.iter().find(|(_, _, holds, _)| !holds) {
+        None => Ok(()),
+        Some((key, found, _, expected)) => {
+            Err(ModelError::Setting { path: path.to_owned(), key, found: found.to_string(), expected })
+        }
+    }
+}
+
 impl Raw {
     fn check(self, path: &Path) -> Result<Config, ModelError> {
-        let refuse = |key, found: String, expected| {
-            Err(ModelError::Setting { path: path.to_owned(), key, found, expected })
-        };
         let architecture = match self.architectures.first().map(String::as_str) {
             Some("LlamaForCausalLM") => Architecture::Llama,
             Some("Qwen2ForCausalLM") => Architecture::Qwen2,
@@ -184,81 +228,144 @@ impl Raw {
                 });
             }
         };
-        if let Some(activation) = self.hidden_act.as_deref().filter(|&name| name != "silu") {
-            return refuse("hidden_act", format!("`{activation}`"), "only `silu` is implemented");
-        }
-        if self.use_sliding_window {
-            return refuse("use_sliding_window", "true".into(), "sliding windows are not implemented");
-        }
-        if let Some(quantized) = &self.quantization_config {
-            return refuse("quantization_config", quantized.to_string(), "the model must not be quantized already");
-        }
-        for (key, size) in [
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", self.num_hidden_layers),
-            ("num_attention_heads", self.num_attention_heads),
-            ("vocab_size", self.vocab_size),
-        ] {
-            if size == 0 {
-                return refuse(key, "0".into(), "it must be positive");
-            }
-        }
-        let heads = self.num_attention_heads;
-        let kv_heads = self.num_key_value_heads.unwrap_or(heads);
-        if kv_heads == 0 || heads % kv_heads != 0 {
-            return refuse("num_key_value_heads", kv_heads.to_string(), "it must divide num_attention_heads");
-        }
-        let head_dim = self.head_dim.unwrap_or(self.hidden_size / heads);
-        if head_dim == 0 || head_dim % 2 != 0 {
-            return refuse("head_dim", head_dim.to_string(), "rotary positions need an even number of channels");
-        }
-        let rope = self.rope_parameters.as_ref().or(self.rope_scaling.as_ref()).filter(|value| !value.is_null());
-        let theta = rope.and_then(|value| value.get("rope_theta")).and_then(Value::as_f64);
         let qwen2 = architecture == Architecture::Qwen2;
-        Ok(Config {
+        let activation = self.hidden_act.as_deref().unwrap_or("silu");
+        let quantized = self.quantization_config.as_ref().unwrap_or(&Value::Null);
+        let (hidden, ffn, vocab) = (self.hidden_size, self.intermediate_size, self.vocab_size);
+        let (blocks, heads, positions) =
+            (self.num_hidden_layers, self.num_attention_heads, self.max_position_embeddings);
+        let kv_heads = self.num_key_value_heads.unwrap_or(heads);
+        let head_dim = self.head_dim.or(hidden.checked_div(heads)).unwrap_or(0);
+        let rope = self.rope_parameters.as_ref().or(self.rope_scaling.as_ref());
+        let theta = rope.and_then(|rope| rope.rope_theta).or(self.rope_theta).unwrap_or(10_000.0);
+        let eps = self.rms_norm_eps;
+        let start = token(self.bos_token_id.as_ref()).or(token(self.eos_token_id.as_ref()));
+        let start_key =
+            if token(self.bos_token_id.as_ref()).is_some() { "bos_token_id" } else { "eos_token_id" };
+        let small = |size: usize| (1..1 << 31).contains(&size);
+        let (size, shared) = ("1 to 2147483647 are possible", "it must divide num_attention_heads");
+        check(
+            path,
+            &[
+                ("hidden_act", &activation, activation == "silu", "only silu is implemented"),
+                (
+                    "use_sliding_window",
+                    &true,
+                    !self.use_sliding_window,
+                    "sliding windows are not implemented",
+                ),
+                (
+                    "quantization_config",
+                    quantized,
+                    quantized.is_null(),
+                    "the model must not be quantized already",
+                ),
+                ("hidden_size", &hidden, small(hidden), size),
+                ("intermediate_size", &ffn, small(ffn), size),
+                ("vocab_size", &vocab, small(vocab), size),
+                ("num_hidden_layers", &blocks, (1..1 << 16).contains(&blocks), "1 to 65535 are possible"),
+                ("num_attention_heads", &heads, small(heads), size),
+                ("num_key_value_heads", &kv_heads, kv_heads > 0 && heads.is_multiple_of(kv_heads), shared),
+                (
+                    "head_dim",
+                    &head_dim,
+                    small(head_dim) && head_dim.is_multiple_of(2),
+                    "rotary positions need an even, positive number of channels",
+                ),
+                ("max_position_embeddings", &positions, positions >= 2, "at least 2 are needed"),
+                ("rms_norm_eps", &eps, eps.is_finite() && eps >= 0.0, "it must be finite and not negative"),
+                ("rope_theta", &theta, positive(theta), "it must be positive and finite"),
+                (
+                    start_key,
+                    &start.unwrap_or(0),
+                    start.is_none_or(|id| id < vocab as u64),
+                    "a token below vocab_size is needed to start sampling",
+                ),
+            ],
+        )?;
+        let config = Config {
             architecture,
-            hidden_size: self.hidden_size,
-            intermediate_size: self.intermediate_size,
-            blocks: self.num_hidden_layers,
+            hidden_size: hidden,
+            intermediate_size: ffn,
+            blocks,
             heads,
             kv_heads,
             head_dim,
-            vocab_size: self.vocab_size,
-            max_positions: self.max_position_embeddings,
-            norm_eps: self.rms_norm_eps,
-            rope_theta: theta.or(self.rope_theta).unwrap_or(10_000.0),
-            rope_scaling: rope.map_or(Ok(None), |value| rope_scaling(value, path))?,
+            vocab_size: vocab,
+            max_positions: positions,
+            norm_eps: eps,
+            rope_theta: theta,
+            rope_scaling: rope.map_or(Ok(None), |rope| rope.scaling(path))?,
             qkv_bias: qwen2 || self.attention_bias,
             output_bias: !qwen2 && self.attention_bias,
             mlp_bias: !qwen2 && self.mlp_bias,
             tied_head: self.tie_word_embeddings,
-            start_token: token(self.bos_token_id.as_ref()).or(token(self.eos_token_id.as_ref())),
-        })
+            start_token: start.and_then(|id| u32::try_from(id).ok()),
+        };
+        let fits = config.checked_weights().is_some_and(|weights| weights < 1 << 52);
+        let found = format!("{hidden}, with {blocks} blocks, {heads} heads of {head_dim} and {ffn} channels");
+        check(
+            path,
+            &[("hidden_size", &found, fits, "all matrices together must hold fewer than 2^52 weights")],
+        )?;
+        Ok(config)
     }
 }
 
-fn rope_scaling(value: &Value, path: &Path) -> Result<Option<RopeScaling>, ModelError> {
-    let kind = value.get("rope_type").or(value.get("type")).and_then(Value::as_str);
-    match kind {
-        None | Some("default") => Ok(None),
-        Some("llama3") => serde_json::from_value(value.clone()).map(Some).map_err(|source| ModelError::Json {
-            path: path.to_owned(),
-            what: "rotary scaling of type `llama3`",
-            source,
-        }),
-        Some(other) => Err(ModelError::Setting {
-            path: path.to_owned(),
-            key: "rope_scaling",
-            found: format!("of type `{other}`"),
-            expected: "only `default` and `llama3` are implemented",
-        }),
+impl RawRope {
+    fn scaling(&self, path: &Path) -> Result<Option<RopeScaling>, ModelError> {
+        let kind = self.rope_type.as_deref().or(self.old_type.as_deref());
+        let known = matches!(kind, None | Some("default" | "llama3"));
+        let found = format!("of type `{}`", kind.unwrap_or("default"));
+        check(
+            path,
+            &[
+                ("rope_scaling", &found, known, "only `default` and `llama3` are implemented"),
+                (
+                    "rope_scaling",
+                    &"a factor without a type",
+                    kind.is_some() || self.factor.is_none(),
+                    "`rope_type` must say what the factor means: `default` and `llama3` are implemented",
+                ),
+            ],
+        )?;
+        if kind != Some("llama3") {
+            return Ok(None);
+        }
+        let settings =
+            [self.factor, self.low_freq_factor, self.high_freq_factor, self.original_max_position_embeddings];
+        let found = settings.map(|value| value.map_or("missing".to_owned(), |value| value.to_string()));
+        let [factor, low, high, context] = settings.map(|value| value.unwrap_or(f64::NAN)); // refused below
+        let expected = "`llama3` needs a positive number";
+        check(
+            path,
+            &[
+                ("rope_scaling.factor", &found[0], positive(factor), expected),
+                ("rope_scaling.low_freq_factor", &found[1], positive(low), expected),
+                (
+                    "rope_scaling.high_freq_factor",
+                    &found[2],
+                    positive(high) && high > low,
+                    "it must exceed low_freq_factor",
+                ),
+                ("rope_scaling.original_max_position_embeddings", &found[3], positive(context), expected),
+            ],
+        )?;
+        Ok(Some(RopeScaling {
+            factor,
+            low_freq_factor: low,
+            high_freq_factor: high,
+            original_max_position_embeddings: context,
+        }))
     }
+}
+
+fn positive(value: f64) -> bool {
+    value.is_finite() && value > 0.0
 }
 
 /// A token id, or the first of a list of them.
-fn token(value: Option<&Value>) -> Option<u32> {
+fn token(value: Option<&Value>) -> Option<u64> {
     let value = value?;
-    let id = value.as_u64().or_else(|| value.as_array()?.first()?.as_u64())?;
-    u32::try_from(id).ok()
+    value.as_u64().or_else(|| value.as_array()?.first()?.as_u64())
 }

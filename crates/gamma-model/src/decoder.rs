@@ -78,7 +78,8 @@ impl Decoder {
     /// The residual stream before the first block, `[batch, tokens, hidden_size]`.
     ///
     /// # Panics
-    /// If the sequences differ in length or are longer than the context.
+    /// If the sequences differ in length, are longer than the context, or hold a token that is not
+    /// below the vocabulary size.
     #[must_use]
     pub fn embed(&self, sequences: &[Vec<u32>]) -> Tensor<3> {
         let tokens = sequences.first().map_or(0, Vec::len);
@@ -99,4 +100,9 @@ impl Decoder {
         let logits = x.reshape([batch * tokens, width]).matmul(self.head.clone().transpose());
         logits.reshape([batch, tokens, self.config().vocab_size])
     }
+}
+
+/// The values of a tensor in row-major order.
+pub(crate) fn values(tensor: Tensor<3>) -> Vec<f32> {
+    tensor.into_data_as::<f32>().as_slice::<f32>().expect("converted to f32 above").to_vec()
 }

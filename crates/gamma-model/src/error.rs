@@ -68,6 +68,16 @@ pub enum ModelError {
         #[source]
         source: safetensors::SafeTensorError,
     },
+    /// A tensor stands in two shards.
+    #[error("tensor `{tensor}` stands in both `{}` and `{}`", first.display(), second.display())]
+    DuplicateTensor {
+        /// The tensor.
+        tensor: String,
+        /// One of the files.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
     /// A tensor that the architecture needs is absent.
     #[error("tensor `{tensor}` is missing from `{}`", path.display())]
     MissingTensor {
@@ -138,11 +148,14 @@ pub enum ModelError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// No text was given.
+    #[error("the list of text files is empty; name at least one UTF-8 file")]
+    NoText,
     /// Not enough text for the sequences asked for.
     #[error(
         "`{text}` gives {found} tokens, but {sequences} sequences of {length} need {}: add about {} bytes \
          of text or ask for at most {} sequences",
-        sequences * length, missing_bytes, found / length
+        sequences.saturating_mul(*length), missing_bytes, found.checked_div(*length).unwrap_or(0)
     )]
     TooLittleText {
         /// Which text.

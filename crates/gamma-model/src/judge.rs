@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
 
-use crate::{Block, Decoder, ModelError};
+use crate::{Block, Decoder, ModelError, decoder::values};
 
 /// What was measured on a text.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,7 +43,8 @@ pub struct Judge {
 /// Called before each block with its number; stops the work if it breaks.
 pub type Tick<'a> = &'a mut dyn FnMut(usize) -> ControlFlow<()>;
 
-/// At most this many logits at a time: 8 MiB, which stays near the cache.
+/// At most this many logits in one tensor, or else those of one token: 8 MiB, which stays near the
+/// cache.
 const LOGITS: usize = 1 << 21;
 /// At most this many tokens in one forward pass.
 const TOKENS: usize = 1 << 11;
@@ -52,12 +53,27 @@ impl Judge {
     /// Runs the full-precision model over `windows`, all of one length. `Ok(None)` if `tick` broke.
     ///
     /// # Errors
-    /// [`ModelError`] if a block cannot be loaded or the loss is not finite.
-    pub fn new(decoder: &Decoder, windows: Vec<Vec<u32>>, tick: Tick<'_>) -> Result<Option<Self>, ModelError> {
+    /// [`ModelError`] if the windows differ in length or hold tokens unknown to the model, a block
+    /// cannot be loaded, or the loss is not finite.
+    pub fn new(
+        decoder: &Decoder,
+        windows: Vec<Vec<u32>>,
+        tick: Tick<'_>,
+    ) -> Result<Option<Self>, ModelError> {
         let length = windows.first().map_or(0, Vec::len);
         if length < 2 || length > decoder.context() {
             let expected = format!("windows of 2 to {} tokens", decoder.context());
             return Err(ModelError::Length { length, expected });
+        }
+        let vocabulary = decoder.config().vocab_size;
+        for (number, window) in windows.iter().enumerate() {
+            if window.len() != length {
+                let expected = format!("window 0 has {length} and window {number} must have as many");
+                return Err(ModelError::Length { length: window.len(), expected });
+            }
+            if let Some(&token) = window.iter().find(|&&id| id as usize >= vocabulary) {
+                return Err(ModelError::Token { text: format!("window {number}"), token, vocabulary });
+            }
         }
         let batch = (TOKENS / length).max(1);
         let load = &mut |number: usize| decoder.block(number);
@@ -119,46 +135,47 @@ fn measure(
     hidden: &[Tensor<3>],
     reference: Option<&[Tensor<3>]>,
 ) -> Result<Evaluation, ModelError> {
-    let (mut loss, mut kl, mut predicted) = (0.0, 0.0, 0);
-    let length = windows[0].len();
-    let rows = (LOGITS / decoder.config().vocab_size / length).clamp(1, batch);
+    let (mut loss, mut kl) = (0.0, 0.0);
+    let predicted = windows[0].len() - 1; // per window
+    let rows = (LOGITS / decoder.config().vocab_size).max(1);
     for (number, windows) in windows.chunks(batch).enumerate() {
-        for from in (0..windows.len()).step_by(rows) {
-            let part = &windows[from..windows.len().min(from + rows)];
+        let tokens = windows.len() * predicted;
+        let flat = |states: &Tensor<3>| {
+            let [_, _, width] = states.dims();
+            states.clone().narrow(1, 0, predicted).reshape([1, tokens, width])
+        };
+        let (student, teacher) = (flat(&hidden[number]), reference.map(|reference| flat(&reference[number])));
+        let targets = targets(windows, decoder);
+        let mut losses = vec![0.0; windows.len()];
+        for from in (0..tokens).step_by(rows) {
+            let count = rows.min(tokens - from);
             let log_probs = |states: &Tensor<3>| {
-                let states = states.clone().narrow(0, from, part.len()).narrow(1, 0, length - 1);
-                log_softmax(decoder.logits(states), 2) // [rows, length - 1, vocab_size]
+                log_softmax(decoder.logits(states.clone().narrow(1, from, count)), 2) // [1, count, vocab_size]
             };
-            let student = log_probs(&hidden[number]);
-            let losses = sums(-student.clone().gather(2, targets(part, decoder)));
-            if let Some(row) = losses.iter().position(|sum| !sum.is_finite()) {
-                let sequence = number * batch + from + row;
-                return Err(ModelError::Overflow { sequence, loss: losses[row] });
+            let student = log_probs(&student);
+            let likelihoods = values(student.clone().gather(2, targets.clone().narrow(1, from, count)));
+            for (token, likelihood) in (from..).zip(likelihoods) {
+                losses[token / predicted] -= f64::from(likelihood);
             }
-            loss += losses.iter().sum::<f64>();
-            if let Some(reference) = reference {
-                let teacher = log_probs(&reference[number]);
+            if let Some(teacher) = &teacher {
+                let teacher = log_probs(teacher);
                 let per_token = (teacher.clone().exp() * (teacher - student)).sum_dim(2);
-                kl += sums(per_token).iter().sum::<f64>();
+                kl += values(per_token).into_iter().map(f64::from).sum::<f64>();
             }
-            predicted += part.len() * (length - 1);
         }
+        if let Some(window) = losses.iter().position(|sum| !sum.is_finite()) {
+            return Err(ModelError::Overflow { sequence: number * batch + window, loss: losses[window] });
+        }
+        loss += losses.iter().sum::<f64>();
     }
+    let predicted = windows.len() * predicted;
     let count = predicted as f64;
     Ok(Evaluation { loss: loss / count, kl: kl / count, predicted })
 }
 
-/// The tokens to predict, `[rows, length - 1, 1]`.
+/// The tokens to predict, one window after the other: `[1, windows * (length - 1), 1]`.
 fn targets(windows: &[Vec<u32>], decoder: &Decoder) -> Tensor<3, Int> {
     let ids: Vec<i32> = windows.iter().flat_map(|w| w[1..].iter().map(|&id| id.cast_signed())).collect();
-    let shape = [windows.len(), windows[0].len() - 1, 1];
+    let shape = [1, ids.len(), 1];
     Tensor::from_data(TensorData::new(ids, shape), decoder.device())
-}
-
-/// Sum over the tokens of each row, in double precision.
-fn sums(per_token: Tensor<3>) -> Vec<f64> {
-    let [_, tokens, _] = per_token.dims();
-    let values = per_token.into_data_as::<f32>();
-    let values = values.as_slice::<f32>().expect("converted to f32 above");
-    values.chunks_exact(tokens).map(|row| row.iter().map(|&x| f64::from(x)).sum()).collect()
 }

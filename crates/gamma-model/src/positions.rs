@@ -22,8 +22,9 @@ impl Positions {
                 .collect();
             Tensor::from_data(TensorData::new(values, [1, 1, length, frequencies.len()]), device)
         };
-        let hidden: Vec<f32> =
-            (0..length).flat_map(|query| (0..length).map(move |key| if key > query { -1e30 } else { 0.0 })).collect();
+        let hidden: Vec<f32> = (0..length)
+            .flat_map(|query| (0..length).map(move |key| if key > query { -1e30 } else { 0.0 }))
+            .collect();
         let mask = Tensor::from_data(TensorData::new(hidden, [1, length, length]), device);
         Self { cos: table(f64::cos), sin: table(f64::sin), mask }
     }
@@ -39,10 +40,7 @@ impl Positions {
         let first = x.clone().narrow(3, 0, half);
         let second = x.narrow(3, half, half);
         Tensor::cat(
-            vec![
-                first.clone() * cos.clone() - second.clone() * sin.clone(),
-                second * cos + first * sin,
-            ],
+            vec![first.clone() * cos.clone() - second.clone() * sin.clone(), second * cos + first * sin],
             3,
         )
     }

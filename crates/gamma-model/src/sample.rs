@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::{Block, Decoder, ModelError};
+use crate::{Block, Decoder, ModelError, decoder::values};
 
 /// Keys and values of the tokens seen so far, each `[batch, kv_heads, tokens, head_dim]`.
 #[derive(Debug, Default)]
@@ -14,11 +14,16 @@ pub(crate) struct Past {
     pub(crate) seen: Option<(Tensor<4>, Tensor<4>)>,
 }
 
+/// At most this many sequences are sampled side by side.
+const SEQUENCES: usize = 32;
+
 /// Samples `count` sequences of `length` tokens at temperature 1, each from the model's start
-/// token on. The same seed gives the same sequences on the same backend. `Ok(None)` if `tick`,
-/// called before each token with its position, broke.
+/// token on. The same seed gives the same sequences on the same backend. `Ok(None)` if `tick`
+/// broke; it is called before each token with the number of tokens drawn so far, on average over
+/// all sequences.
 ///
-/// All blocks are in memory at once, and the keys and values of all sequences.
+/// All blocks are in memory at once, and the keys and values of 32 sequences:
+/// 32 × `length` × blocks × key heads × head size × 2 × 4 bytes.
 ///
 /// # Errors
 /// [`ModelError`] if a block cannot be loaded, the model names no start token, or its logits are
@@ -38,24 +43,26 @@ pub fn sample(
         return Err(refuse(&format!("2 to {} can be sampled", decoder.context())));
     }
     let blocks = (0..decoder.config().blocks).map(|b| decoder.block(b)).collect::<Result<Vec<Block>, _>>()?;
-    let mut past: Vec<Past> = blocks.iter().map(|_| Past::default()).collect();
     let mut sequences = vec![vec![start]; count];
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    for position in 0..length - 1 {
-        if tick(position).is_break() {
-            return Ok(None);
-        }
-        let last: Vec<Vec<u32>> = sequences.iter().map(|s| s[position..].to_vec()).collect();
-        let hidden = blocks
-            .iter()
-            .zip(&mut past)
-            .fold(decoder.embed(&last), |hidden, (block, past)| block.continue_from(past, hidden));
-        let logits = decoder.logits(hidden).into_data_as::<f32>();
-        let logits = logits.as_slice::<f32>().expect("converted to f32 above");
-        let rows = logits.chunks_exact(decoder.config().vocab_size);
-        for (number, (sequence, row)) in sequences.iter_mut().zip(rows).enumerate() {
-            let token = draw(row, rng.random::<f64>());
-            sequence.push(token.ok_or(ModelError::Overflow { sequence: number, loss: f64::NAN })?);
+    for (chunk, sequences) in sequences.chunks_mut(SEQUENCES).enumerate() {
+        let before = chunk * SEQUENCES;
+        let mut past: Vec<Past> = blocks.iter().map(|_| Past::default()).collect();
+        for position in 0..length - 1 {
+            if tick((before * (length - 1) + sequences.len() * position) / count).is_break() {
+                return Ok(None);
+            }
+            let last: Vec<Vec<u32>> = sequences.iter().map(|s| s[position..].to_vec()).collect();
+            let hidden = blocks
+                .iter()
+                .zip(&mut past)
+                .fold(decoder.embed(&last), |hidden, (block, past)| block.continue_from(past, hidden));
+            let logits = values(decoder.logits(hidden));
+            let rows = logits.chunks_exact(decoder.config().vocab_size);
+            for (number, (sequence, row)) in (before..).zip(sequences.iter_mut().zip(rows)) {
+                let token = draw(row, rng.random::<f64>());
+                sequence.push(token.ok_or(ModelError::Overflow { sequence: number, loss: f64::NAN })?);
+            }
         }
     }
     Ok(Some(sequences))

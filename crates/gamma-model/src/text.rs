@@ -25,14 +25,19 @@ pub struct Tokens {
 }
 
 impl TextEncoder {
-    /// Loads `tokenizer.json` of `folder`.
+    /// Loads `tokenizer.json` of `folder`. Truncation and padding that it asks for are switched
+    /// off: texts are encoded as they are.
     ///
     /// # Errors
     /// [`ModelError`] if the file is missing or malformed.
     pub fn open(folder: &Path, config: &Config) -> Result<Self, ModelError> {
         let path = folder.join("tokenizer.json");
         let json = fs::read(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
-        let tokenizer = Tokenizer::from_bytes(json).map_err(|source| ModelError::Tokenizer { path, source })?;
+        let tokenizer = Tokenizer::from_bytes(json).and_then(|mut tokenizer| {
+            tokenizer.with_truncation(None)?.with_padding(None);
+            Ok(tokenizer)
+        });
+        let tokenizer = tokenizer.map_err(|source| ModelError::Tokenizer { path, source })?;
         Ok(Self { tokenizer, vocabulary: config.vocab_size })
     }
 
@@ -40,11 +45,16 @@ impl TextEncoder {
     /// the tokenizer adds by itself.
     ///
     /// # Errors
-    /// [`ModelError`] if a file cannot be read as UTF-8, or holds tokens unknown to the model.
+    /// [`ModelError`] if there is no file, one cannot be read as UTF-8, or holds tokens unknown to
+    /// the model.
     pub fn encode_files(&self, paths: &[PathBuf]) -> Result<Tokens, ModelError> {
+        if paths.is_empty() {
+            return Err(ModelError::NoText);
+        }
         let mut all = Tokens { name: String::new(), bytes: 0, ids: Vec::new() };
         for path in paths {
-            let text = fs::read_to_string(path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
+            let text =
+                fs::read_to_string(path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
             let tokens = self.encode(&path.display().to_string(), &text)?;
             let separator = if all.name.is_empty() { "" } else { ", " };
             all.name = format!("{}{separator}{}", all.name, tokens.name);
@@ -113,7 +123,7 @@ impl Tokens {
 
     fn too_little(&self, sequences: usize, length: usize) -> ModelError {
         let found = self.ids.len();
-        let missing = (sequences * length).saturating_sub(found);
+        let missing = sequences.saturating_mul(length).saturating_sub(found);
         let bytes_per_token = self.bytes as f64 / found.max(1) as f64;
         let missing_bytes = (missing as f64 * bytes_per_token.max(1.0)).ceil() as usize;
         ModelError::TooLittleText { text: self.name.clone(), found, sequences, length, missing_bytes }

@@ -3,7 +3,7 @@
 use std::{fs, ops::ControlFlow, path::PathBuf, sync::Arc};
 
 use burn::tensor::{Device, Tensor};
-use gamma_model::{Checkpoint, Decoder, Judge, TextEncoder};
+use gamma_model::{Checkpoint, Decoder, Evaluation, Judge, TextEncoder};
 use safetensors::SafeTensors;
 
 fn tests_folder() -> PathBuf {
@@ -34,7 +34,7 @@ fn golden(file: &str) -> Golden {
 }
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data_as::<f32>().to_vec().expect("floats")
+    tensor.into_data_as::<f32>().as_slice::<f32>().expect("floats").to_vec()
 }
 
 fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
@@ -53,7 +53,10 @@ fn check_logits(folder: &str, golden_file: &str) {
         let size = golden.hidden.len() / decoder.config().blocks;
         if size > 0 {
             let expected = &golden.hidden[number * size..(number + 1) * size];
-            assert_close(&format!("{folder}, block {number}"), &values(hidden.clone()), expected, 1e-4);
+            // The stream grows to beyond 100, where single precision itself steps by 1e-5.
+            let largest = expected.iter().fold(1.0_f32, |largest, x| largest.max(x.abs()));
+            let name = format!("{folder}, block {number}");
+            assert_close(&name, &values(hidden.clone()), expected, 16.0 * f32::EPSILON * largest);
         }
     }
     assert_close(folder, &values(decoder.logits(hidden)), &golden.logits, 1e-4);
@@ -74,18 +77,16 @@ fn llama3_rope_scaling_with_an_odd_head_size_and_shards_equals_the_reference() {
     check_logits("golden/llama3-random", "llama3-random/logits.safetensors");
 }
 
-fn perplexity(folder: PathBuf, text: PathBuf, window: usize) -> (f64, usize) {
+/// A judge of all windows of `text`, which holds the full-precision model's evaluation.
+fn judge(folder: PathBuf, text: PathBuf, window: usize) -> (Decoder, Judge) {
     let checkpoint = Arc::new(Checkpoint::open(folder).expect("checkpoint"));
     let encoder = TextEncoder::open(checkpoint.folder(), checkpoint.config()).expect("tokenizer");
     let windows = encoder.encode_files(&[text]).expect("text").all(window).expect("windows");
     let decoder = Decoder::load(checkpoint, window, &Device::flex()).expect("decoder");
-    let judge = Judge::new(&decoder, windows, &mut |_| ControlFlow::Continue(())).expect("finite").expect("not stopped");
-    let full = judge.full_precision();
-    // The same model judged as if it were changed: no divergence.
-    let same = judge.evaluate(&decoder, &mut |b| decoder.block(b), &mut |_| ControlFlow::Continue(()));
-    let same = same.expect("finite").expect("not stopped");
-    assert!(same.kl.abs() < 1e-7 && (same.loss - full.loss).abs() < 1e-9, "{same:?}");
-    (full.loss, full.predicted)
+    let judge = Judge::new(&decoder, windows, &mut |_| ControlFlow::Continue(()))
+        .expect("finite")
+        .expect("not stopped");
+    (decoder, judge)
 }
 
 #[test]
@@ -93,10 +94,15 @@ fn perplexity_of_the_shipped_model_equals_the_reference() {
     let json = fs::read_to_string(tests_folder().join("golden/fable_perplexity.json")).expect("golden file");
     let expected: serde_json::Value = serde_json::from_str(&json).expect("json");
     let fable = tests_folder().join("fixtures/fable");
-    let (loss, predicted) = perplexity(fable.clone(), fable.join("evaluation.txt"), 256);
-    assert_eq!(predicted as u64, expected["predicted"].as_u64().expect("a count"));
+    let (decoder, judge) = judge(fable.clone(), fable.join("evaluation.txt"), 256);
+    let full = judge.full_precision();
+    assert_eq!(full.predicted as u64, expected["predicted"].as_u64().expect("a count"));
     let reference = expected["mean_loss"].as_f64().expect("a number");
-    assert!((loss - reference).abs() < 1e-4, "{loss} instead of {reference}");
+    assert!((full.loss - reference).abs() < 1e-4, "{} instead of {reference}", full.loss);
+    // The same model judged as if it were changed: no divergence.
+    let same = judge.evaluate(&decoder, &mut |b| decoder.block(b), &mut |_| ControlFlow::Continue(()));
+    let same = same.expect("finite").expect("not stopped");
+    assert!(same.kl.abs() < 1e-7 && (same.loss - full.loss).abs() < 1e-9, "{same:?}");
 }
 
 /// Where the large test data lie; `None` where they may be missing and are.
@@ -111,8 +117,8 @@ fn shared() -> Option<PathBuf> {
     None
 }
 
-#[test]
-fn perplexities_of_real_checkpoints_equal_the_reference() {
+/// Checks the rows of the table in `expected.json` that `wanted` (model, window) picks.
+fn check_perplexities(wanted: impl Fn(&str, &str) -> bool, expected: usize) {
     let Some(shared) = shared() else { return };
     let json = fs::read_to_string(shared.join("models/expected.json")).expect("expected.json");
     let table: Vec<serde_json::Value> = serde_json::from_str(&json).expect("json");
@@ -120,22 +126,38 @@ fn perplexities_of_real_checkpoints_equal_the_reference() {
     for row in table {
         let protocol = row["protocol"].as_str().expect("a protocol");
         let model = row["model"].as_str().expect("a name");
-        let (Some(window), false) = (protocol.strip_prefix("window "), model.starts_with("qwen3")) else { continue };
+        let Some(window) = protocol.strip_prefix("window ").filter(|window| wanted(model, window)) else {
+            continue;
+        };
         let text = shared.join("corpora").join(row["file"].as_str().expect("a file"));
-        let (loss, predicted) =
-            perplexity(shared.join("models").join(model), text, window.parse().expect("a length"));
+        let (_, judge) = judge(shared.join("models").join(model), text, window.parse().expect("a length"));
+        let Evaluation { loss, predicted, .. } = judge.full_precision();
         assert_eq!(predicted as u64, row["scored"].as_u64().expect("a count"), "{model}");
         let reference = row["loss"].as_f64().expect("a number");
         assert!((loss - reference).abs() < 1e-4, "{model}, {protocol}: {loss} instead of {reference}");
         checked += 1;
     }
-    assert!(checked >= 6, "only {checked} perplexities were checked");
+    assert!(checked >= expected, "only {checked} perplexities were checked");
+}
+
+#[test]
+fn perplexities_of_real_checkpoints_equal_the_reference() {
+    let models = ["stories260K", "stories3M-sharded", "qwen2-3M"];
+    check_perplexities(|model, window| models.contains(&model) && window == "256", models.len());
+}
+
+#[test]
+#[ignore = "takes minutes: every window of every checkpoint"]
+fn all_perplexities_equal_the_reference() {
+    check_perplexities(|model, _| !model.starts_with("qwen3"), 6);
 }
 
 #[test]
 fn a_sharded_checkpoint_has_the_hash_of_the_whole_one() {
     let Some(shared) = shared() else { return };
-    let digest = |name: &str| Checkpoint::open(shared.join("models").join(name)).expect("opens").digest().expect("reads");
+    let digest = |name: &str| {
+        Checkpoint::open(shared.join("models").join(name)).expect("opens").digest().expect("reads")
+    };
     assert_eq!(digest("stories3M"), digest("stories3M-sharded"));
     assert_ne!(digest("stories3M"), digest("stories260K"));
 }

@@ -105,6 +105,7 @@ impl Run {
     ///
     /// # Errors
     /// As [`apply`](Self::apply); [`Error::Interrupted`] if `progress` broke.
+    #[expect(clippy::missing_panics_doc, reason = "the bank was filled for exactly these weights")]
     pub fn apply_watched(&self, plan: &Plan, progress: &mut dyn Progress) -> Result<Applied<'_>, Error> {
         self.check(plan)?;
         let mut bank = self.bank();
