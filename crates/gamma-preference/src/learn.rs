@@ -13,6 +13,10 @@ use crate::{
     tally::{Estimate, Tally},
 };
 
+/// Random streams for draws that belong to a whole round, or to all steps of a block.
+const NOT_A_BLOCK: usize = (1 << 24) - 1;
+const NOT_A_STEP: usize = (1 << 24) - 1;
+
 /// What a learning run leaves behind.
 #[derive(Clone, Debug)]
 pub struct Learned {
@@ -58,7 +62,8 @@ pub fn learn<N: Network>(
     let mut learner = Learner::new(blocks, settings);
     learner.check_target()?;
     for round in 0..=settings.rounds {
-        let mut hidden = inputs.to_vec();
+        let mut hidden: Vec<Tensor<3>> =
+            learner.batches(round, inputs.len()).into_iter().map(|batch| inputs[batch].clone()).collect();
         for block in 0..learner.blocks.len() {
             let bank = network.load(block).map_err(|source| LearnError::Load { block, source })?;
             check(&bank, &learner.blocks[block]);
@@ -89,8 +94,7 @@ struct Learner<'a> {
     widths: Widths,
     logits: Vec<Vec<f64>>,
     adam: Adam,
-    survey: Vec<Tally>,
-    learned: Vec<Tally>,
+    tallies: Vec<Tally>,
     /// Latest loss per block, smoothed over steps.
     losses: Vec<f64>,
     /// Loss of all blocks at random choices: the unit of the Lagrangian.
@@ -111,8 +115,7 @@ impl<'a> Learner<'a> {
             widths: Widths::new(&modules),
             adam: Adam::new(settings.learning_rate, &logits),
             losses: vec![0.0; blocks.len()],
-            survey: tallies.clone(),
-            learned: tallies,
+            tallies,
             logits,
             random_loss: 0.0,
             multiplier: None,
@@ -122,6 +125,18 @@ impl<'a> Learner<'a> {
             settings,
             blocks,
         }
+    }
+
+    /// The batches of a round, as many as it has steps per block, each once where there are enough:
+    /// only these have to be run through the full-precision blocks.
+    fn batches(&self, round: usize, available: usize) -> Vec<usize> {
+        let steps = match round {
+            0 => self.blocks.iter().map(|modules| survey_steps(modules, self.settings)).max().unwrap_or(1),
+            _ => self.settings.steps,
+        };
+        let mut order = balanced(available, 1, &mut stream(self.settings.seed, round, NOT_A_BLOCK, 0));
+        order.truncate(steps);
+        order
     }
 
     /// Whether the candidates reach the budget that is to be held.
@@ -156,7 +171,7 @@ impl<'a> Learner<'a> {
         let mut sum = 0.0;
         for step in 0..steps {
             let mut rng = stream(self.settings.seed, round, block, step);
-            let batch = rng.random_range(0..inputs.len());
+            let batch = step % inputs.len();
             let temperature = self.temperature(round);
             let draws = match &surveyed {
                 Some(choices) => choices[step].clone(),
@@ -168,8 +183,7 @@ impl<'a> Learner<'a> {
                 let module = self.blocks[block][module].name.clone();
                 return Err(LearnError::NotFinite { block, round, step, module });
             }
-            let tallies = if round == 0 { &mut self.survey } else { &mut self.learned };
-            for (tally, (used, slopes)) in tallies[first..].iter_mut().zip(used.iter().zip(&slopes)) {
+            for (tally, (used, slopes)) in self.tallies[first..].iter_mut().zip(used.iter().zip(&slopes)) {
                 tally.add(used, slopes);
             }
             if round > 0 {
@@ -200,7 +214,7 @@ impl<'a> Learner<'a> {
     fn survey_choices(&self, block: usize) -> Vec<Vec<Draw>> {
         let modules = &self.blocks[block];
         let steps = survey_steps(modules, self.settings);
-        let mut rng = stream(self.settings.seed, 0, block, usize::from(u16::MAX));
+        let mut rng = stream(self.settings.seed, 0, block, NOT_A_STEP);
         let orders: Vec<(usize, Vec<usize>)> = modules
             .iter()
             .map(|module| {
@@ -295,14 +309,14 @@ impl<'a> Learner<'a> {
     fn slope(&self) -> f64 {
         let (low, high) = self.widths.range();
         let drop: f64 = self
-            .survey
+            .tallies
             .iter()
             .enumerate()
             .map(|(module, tally)| {
                 let (means, bits) = (tally.means(), self.widths.of(module));
                 let cost = |pick: fn(f64, f64) -> bool| {
                     let end = (0..bits.len()).reduce(|a, b| if pick(bits[b], bits[a]) { b } else { a });
-                    end.and_then(|k| means[k]).map_or(0.0, |estimate| estimate.mean)
+                    end.map_or(0.0, |k| means[k].mean)
                 };
                 cost(|b, a| b < a) - cost(|b, a| b > a)
             })
@@ -346,35 +360,16 @@ impl<'a> Learner<'a> {
             };
             ScoreTable::new(modules.iter().enumerate().map(scores).collect())
         };
-        let losses = table(&|module| {
-            let (survey, learned) = (self.survey[module].means(), self.learned[module].means());
-            repaired(modules[module], &survey, &learned, self.settings)
-        })?;
+        let losses = table(&|module| repaired(modules[module], &self.tallies[module].means()))?;
         let logits = table(&|module| self.logits[module].iter().map(|theta| (-theta, None)).collect())?;
         let multiplier = self.multiplier.map(|multiplier| multiplier.lambda);
         Ok(Learned { losses, logits, random_loss: self.random_loss, multiplier })
     }
 }
 
-/// The costs of a module's candidates: from the learning rounds where a candidate was in use often
-/// enough, else with the survey; then made non-increasing in stored bits.
-fn repaired(
-    module: &Competitor,
-    survey: &[Option<Estimate>],
-    learned: &[Option<Estimate>],
-    settings: &Settings,
-) -> Vec<(f64, Option<f64>)> {
-    let enough = settings.survey_draws as f64;
-    let estimates: Vec<Estimate> = survey
-        .iter()
-        .zip(learned)
-        .map(|pair| match pair {
-            (_, Some(learned)) if learned.weight >= enough => *learned,
-            (Some(survey), Some(learned)) => survey.pooled(*learned),
-            (Some(only), None) | (None, Some(only)) => *only,
-            (None, None) => unreachable!("the survey draws every candidate at least once"),
-        })
-        .collect();
+/// The costs of a module's candidates, from the survey and the learning rounds together, made
+/// non-increasing in stored bits.
+fn repaired(module: &Competitor, estimates: &[Estimate]) -> Vec<(f64, Option<f64>)> {
     let mut order: Vec<usize> = (0..estimates.len()).collect();
     order.sort_by_key(|&k| module.candidates[k].stored_bits);
     let mut costs: Vec<f64> = order.iter().map(|&k| estimates[k].mean).collect();

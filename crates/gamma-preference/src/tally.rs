@@ -35,17 +35,6 @@ impl Estimate {
     pub(crate) fn std_error(self) -> Option<f64> {
         Some((self.variance? / self.weight).sqrt())
     }
-
-    /// Two estimates of one mean as one.
-    pub(crate) fn pooled(self, other: Self) -> Self {
-        let weight = self.weight + other.weight;
-        let mix = |a: f64, b: f64| (a * self.weight + b * other.weight) / weight;
-        let variance = match (self.variance, other.variance) {
-            (Some(a), Some(b)) => Some(mix(a, b)),
-            (only, None) | (None, only) => only,
-        };
-        Self { mean: mix(self.mean, other.mean), weight, variance }
-    }
 }
 
 impl Tally {
@@ -64,9 +53,13 @@ impl Tally {
         }
     }
 
-    /// An estimate for every candidate; `None` for one that was never in use.
-    pub(crate) fn means(&self) -> Vec<Option<Estimate>> {
+    /// An estimate for every candidate.
+    ///
+    /// # Panics
+    /// If a candidate was never in use.
+    pub(crate) fn means(&self) -> Vec<Estimate> {
         let estimate = |sum: &Sum| {
+            assert!(sum.weight > 0.0, "the survey draws every candidate");
             let mean = sum.value / sum.weight;
             // The number of equally weighted observations that would be worth as much.
             let count = sum.weight * sum.weight / sum.weight_square;
@@ -74,7 +67,7 @@ impl Tally {
             let variance = (count > 1.5).then(|| spread * count / (count - 1.0));
             Estimate { mean, weight: sum.weight, variance }
         };
-        self.sums.iter().map(|sum| (sum.weight > 0.0).then(|| estimate(sum))).collect()
+        self.sums.iter().map(estimate).collect()
     }
 }
 
@@ -87,11 +80,12 @@ mod tests {
         let mut tally = Tally::new(2);
         tally.add(&Shares::Pure(0), &[4.0, 100.0]);
         tally.add(&Shares::Mixed(vec![1.0, 0.0]), &[8.0, -100.0]);
+        tally.add(&Shares::Pure(1), &[0.0, 10.0]);
         let means = tally.means();
-        let estimate = means[0].unwrap();
+        let estimate = means[0];
         // The values 2 and 4: mean 3, sample variance 2, standard error 1.
         assert!((estimate.mean - 3.0).abs() < 1e-12 && (estimate.weight - 2.0).abs() < 1e-12);
         assert!((estimate.std_error().unwrap() - 1.0).abs() < 1e-12);
-        assert!(means[1].is_none());
+        assert!((means[1].mean - 5.0).abs() < 1e-12 && means[1].std_error().is_none());
     }
 }
