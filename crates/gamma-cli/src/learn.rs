@@ -8,6 +8,7 @@ use crate::{
 pub fn learn(args: &LearnArgs) -> anyhow::Result<()> {
     let mut watch = Watch::new()?;
     let run = args.learning.complete(args.model.builder()?)?.build()?;
+    watch::introduce(&run);
     watch::writable(args.out.parent())?;
     let scores = run.learn(&mut watch)?;
     watch.finish();

@@ -21,12 +21,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut watch = Watch::new()?;
     let run = args.learning.complete(args.model.builder()?)?.build()?;
-    let config = run.config();
-    let (modules, architecture) = (7 * config.blocks, config.architecture.name());
-    eprintln!(
-        "{architecture}: {} blocks, {modules} modules, hidden size {}",
-        config.blocks, config.hidden_size
-    );
+    watch::introduce(&run);
     // Whatever can be refused is refused before the long work, not after it.
     check_budgets(&run, &args.budgets.budgets)?;
     watch::writable(Some(&args.out))?;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::Context;
-use gamma::{Event, Progress};
+use gamma::{Event, Progress, Run};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Shows what happens on standard error; stops the run after Ctrl-C.
@@ -75,6 +75,17 @@ impl Watch {
         }
         self.bar.set_message(message);
     }
+}
+
+/// Says which model was opened.
+pub fn introduce(run: &Run) {
+    let config = run.config();
+    let (blocks, modules) = (config.blocks, 7 * config.blocks);
+    eprintln!(
+        "{}: {blocks} blocks, {modules} modules, hidden size {}",
+        config.architecture.name(),
+        config.hidden_size
+    );
 }
 
 /// Whether results can be written to `folder` (which is made), tried before the work and not after.

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::Duration,
@@ -103,8 +104,10 @@ fn a_damaged_model_is_named() {
 fn ctrl_c_leaves_nothing_half_written() {
     let scratch = tempfile::tempdir().expect("a folder");
     let out = scratch.path().join("scores.json");
-    let mut child = learn(&out).args(["--rounds", "30000"]).stderr(Stdio::null()).spawn().expect("starts");
-    std::thread::sleep(Duration::from_secs(3));
+    let mut child = learn(&out).args(["--rounds", "30000"]).stderr(Stdio::piped()).spawn().expect("starts");
+    let mut said = BufReader::new(child.stderr.take().expect("piped"));
+    said.read_line(&mut String::new()).expect("the model is introduced before the work begins");
+    std::thread::sleep(Duration::from_secs(1));
     let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
     assert!(kill.success());
     assert_eq!(child.wait().expect("ends").code(), Some(130));
