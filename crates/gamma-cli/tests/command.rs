@@ -73,6 +73,37 @@ fn learn_project_and_apply_hand_files_to_each_other() {
 }
 
 #[test]
+fn run_writes_scores_plans_checkpoints_table_and_picture() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let (model, out) = (fable().display().to_string(), scratch.path().join("out").display().to_string());
+    let text = |name: &str| fable().join(name).display().to_string();
+    let (calibration, evaluation) = (text("calibration.txt"), text("evaluation.txt"));
+    let mut arguments =
+        vec!["run", "--model", &model, "--calibration", &calibration, "--evaluation", &evaluation];
+    arguments.extend(
+        "--sequences 4 --length 64 --group-size 64 --rounds 0 --windows 8 --candidates 2,3,4".split(' '),
+    );
+    arguments.extend("--budget 2.5 --budget 3 --out".split(' '));
+    arguments.push(&out);
+    // A second run replaces the results of the first.
+    for _ in 0..2 {
+        let output = gamma(&arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        for row in ["full precision", "uniform 2", "uniform 3", "gamma 2.5", "gamma 3"] {
+            assert!(printed.contains(&format!("| {row} ")), "no row `{row}` in {printed}");
+        }
+    }
+    let out = Path::new(&out);
+    for file in
+        ["scores.json", "report.md", "perplexity.svg", "budget-2.5/plan.json", "budget-3/packed.safetensors"]
+    {
+        assert!(out.join(file).is_file(), "{file} is missing");
+    }
+    assert_eq!(fs::read_dir(out).expect("reads").count(), 5, "nothing else is left behind");
+}
+
+#[test]
 fn wrong_arguments_are_explained() {
     let missing = refusal(&["learn", "--model", "no/such", "--calibration", "text.txt"]);
     assert!(missing.contains("no/such"), "{missing}");
