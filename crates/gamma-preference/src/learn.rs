@@ -189,7 +189,7 @@ impl<'a> Learner<'a> {
             if round > 0 {
                 self.update(first, &draws, &slopes, temperature);
             } else {
-                self.record_scale(first, &slopes);
+                self.record_scale(first, &draws, &slopes);
             }
             sum += loss;
             self.losses[block] = sum / (step + 1) as f64;
@@ -263,30 +263,24 @@ impl<'a> Learner<'a> {
         }
         for (number, (draw, slopes)) in draws.iter().zip(slopes).enumerate() {
             let module = first + number;
-            let mean = dot(&draw.soft, slopes);
             let unit = temperature * self.random_loss;
-            let mut gradient: Vec<f64> =
-                draw.soft.iter().zip(slopes).map(|(y, m)| y * (m - mean) / unit).collect();
+            let mut gradient: Vec<f64> = centred(&draw.soft, slopes).map(|slope| slope / unit).collect();
             if self.multiplier.is_some() {
                 let (bits, shares) = (self.widths.of(module), softmax(&self.logits[module], temperature));
-                let mean = dot(&shares, bits);
-                let share = self.widths.share(module);
-                for ((gradient, p), bits) in gradient.iter_mut().zip(&shares).zip(bits) {
-                    *gradient += self.price * share * p * (bits - mean) / temperature;
+                let price = self.price * self.widths.share(module) / temperature;
+                for (gradient, bits) in gradient.iter_mut().zip(centred(&shares, bits)) {
+                    *gradient += price * bits;
                 }
             }
             self.adam.update(module, &mut self.logits[module], &gradient);
         }
     }
 
-    /// Tells Adam how large the gradients of each module are, from the survey, in which the logits
-    /// are zero and the shares equal.
-    fn record_scale(&mut self, first: usize, slopes: &[Vec<f64>]) {
-        for (number, slopes) in slopes.iter().enumerate() {
-            let count = slopes.len() as f64;
-            let mean = slopes.iter().sum::<f64>() / count;
-            let square = slopes.iter().map(|m| ((m - mean) / count).powi(2)).sum::<f64>() / count;
-            self.adam.record(first + number, square);
+    /// Tells Adam how large the gradients of each module are, from the survey.
+    fn record_scale(&mut self, first: usize, draws: &[Draw], slopes: &[Vec<f64>]) {
+        for (number, (draw, slopes)) in draws.iter().zip(slopes).enumerate() {
+            let squares: f64 = centred(&draw.soft, slopes).map(|slope| slope * slope).sum();
+            self.adam.record(first + number, squares / slopes.len() as f64);
         }
     }
 
@@ -386,8 +380,11 @@ fn survey_steps(modules: &[Competitor], settings: &Settings) -> usize {
     modules.iter().map(|module| module.candidates.len()).max().unwrap_or(0) * settings.survey_draws
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+/// `y_k (v_k - Σ y_j v_j)`: the gradient of `Σ y_k v_k` in the logits behind the softmax `y`, but
+/// for the temperature.
+fn centred<'a>(shares: &'a [f64], values: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
+    let mean: f64 = shares.iter().zip(values).map(|(y, v)| y * v).sum();
+    shares.iter().zip(values).map(move |(y, v)| y * (v - mean))
 }
 
 /// The first module with a slope that is not finite; the first of all if only the loss is not.

@@ -146,7 +146,7 @@ impl Builder {
         let checkpoint = Arc::new(Checkpoint::open(model)?);
         let config = checkpoint.config();
         let length = calibration.length.unwrap_or(config.max_positions.min(2048));
-        let decoder = Decoder::load(Arc::clone(&checkpoint), length, &device)?;
+        let decoder = Arc::new(Decoder::load(Arc::clone(&checkpoint), length, &device)?);
         let text = TextEncoder::open(checkpoint.folder(), config)?;
         let sequences = match &calibration.source {
             Source::Files(paths) => {

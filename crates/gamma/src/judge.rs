@@ -9,7 +9,7 @@ use crate::{Applied, Error, Event, Progress, Run};
 /// A text that plans are judged on. Made by [`Run::jury`].
 #[derive(Debug)]
 pub struct Jury {
-    decoder: Decoder,
+    decoder: Arc<Decoder>,
     judge: Judge,
 }
 
@@ -20,7 +20,12 @@ impl Jury {
         length: usize,
         progress: &mut dyn Progress,
     ) -> Result<Self, Error> {
-        let decoder = Decoder::load(Arc::clone(&run.checkpoint), length, run.decoder.device())?;
+        // Embedding and head are held once where the run's context is long enough.
+        let decoder = if length <= run.decoder.context() {
+            Arc::clone(&run.decoder)
+        } else {
+            Arc::new(Decoder::load(Arc::clone(&run.checkpoint), length, run.decoder.device())?)
+        };
         let total = decoder.config().blocks;
         let mut tick = |done| progress.event(Event::Evaluating { done, total });
         let judge = Judge::new(&decoder, windows, &mut tick)?.ok_or(Error::Interrupted)?;

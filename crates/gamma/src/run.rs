@@ -38,7 +38,7 @@ pub struct Run {
     pub(crate) checkpoint: Arc<Checkpoint>,
     pub(crate) weights: Digest,
     pub(crate) text: TextEncoder,
-    pub(crate) decoder: Decoder,
+    pub(crate) decoder: Arc<Decoder>,
     pub(crate) quantizer: Arc<dyn Quantizer>,
     pub(crate) candidates: Vec<BitWidth>,
     pub(crate) learning: Settings,
