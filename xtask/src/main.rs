@@ -3,6 +3,7 @@
 //! Every command that builds something first sees to it that HiGHS can be linked ([`highs`]).
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line reports by printing")]
 
+mod bench;
 mod demo;
 mod gate;
 mod highs;
@@ -19,6 +20,8 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   demo [ARGS]   build the command and run `gamma run`; ARGS replace the built-in ones
+  bench project [--seconds N] [--large] [--states N]
+                time of plans, own solver and HiGHS (at most N seconds each), as Markdown
   test [ARGS]   all tests and doc tests; ARGS go to `cargo test`
   tidy          borders between crates, documents and sources
   validate      the whole gate: format, tidy, clippy, tests, docs
@@ -44,6 +47,7 @@ fn run(args: &[String]) -> Result<()> {
     };
     match command.as_str() {
         "demo" => demo::run(&workspace, rest),
+        "bench" => bench::run(&workspace, rest),
         "test" => gate::test(&workspace, rest),
         "tidy" => tidy::run(&workspace),
         "validate" => gate::validate(&workspace),

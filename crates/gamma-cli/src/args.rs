@@ -7,7 +7,11 @@ use gamma::{
     Builder, Calibration, Gamma, GroupSize, Limits, Pressure, Rtn, Sampling, ScoreSource, Settings, Solver,
 };
 
-use crate::{budget::BudgetArg, hub};
+use crate::{
+    budget::{BudgetArg, ChangeArg},
+    constraints::ConstraintArgs,
+    hub,
+};
 
 /// Learns how many bits each module of a language model deserves, and plans for any budget.
 #[derive(Debug, Parser)]
@@ -25,6 +29,10 @@ pub enum Command {
     Learn(LearnArgs),
     /// Plan for one or more budgets from a score file, without the model
     Project(ProjectArgs),
+    /// Draw the cost of every budget at once from a score file
+    Frontier(FrontierArgs),
+    /// Say why a plan gives a module its format, and what any other one would bring
+    Explain(ExplainArgs),
     /// Quantize a model as a plan says
     Apply(ApplyArgs),
 }
@@ -110,6 +118,8 @@ pub struct RunArgs {
     pub windows: Option<usize>,
     #[command(flatten)]
     pub budgets: BudgetArgs,
+    #[command(flatten)]
+    pub constraints: ConstraintArgs,
     /// Folder for scores, plans, checkpoints, table and picture; earlier results are replaced
     #[arg(long, value_name = "DIR", default_value = "gamma-out")]
     pub out: PathBuf,
@@ -136,9 +146,49 @@ pub struct ProjectArgs {
     pub scores: PathBuf,
     #[command(flatten)]
     pub budgets: BudgetArgs,
+    #[command(flatten)]
+    pub constraints: ConstraintArgs,
+    /// Stay near this plan; `--change` says how near
+    #[arg(long, value_name = "PLAN", requires = "change")]
+    pub near: Option<PathBuf>,
+    /// How much of the plan given by --near may change: a number of modules, or bytes such as 10MiB
+    #[arg(long, value_name = "COUNT|SIZE", requires = "near")]
+    pub change: Option<ChangeArg>,
+    /// The cheapest plans in order, this many for each budget
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    pub top: usize,
+    /// Print where the bytes go
+    #[arg(long)]
+    pub footprint: bool,
     /// Folder for the plans, as plan-BUDGET.json; printed only if not given
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct FrontierArgs {
+    /// A score file
+    #[arg(long, value_name = "FILE")]
+    pub scores: PathBuf,
+    #[command(flatten)]
+    pub constraints: ConstraintArgs,
+    /// Budgets between the smallest and the cheapest plan that are solved exactly
+    #[arg(long, value_name = "COUNT", default_value_t = 24)]
+    pub points: usize,
+    /// Folder for frontier.csv and frontier.svg; printed only if not given
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// A plan file
+    pub plan: PathBuf,
+    /// The exact name of a module
+    pub module: String,
+    /// The score file that the plan was made from
+    #[arg(long, value_name = "FILE")]
+    pub scores: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -161,7 +211,9 @@ pub struct ApplyArgs {
 
 #[derive(Debug, Args)]
 pub struct BudgetArgs {
-    /// 3.2 (as large as uniform 3.2 bits), 3.5bpw (stored bits per weight) or 120MiB; repeatable
+    /// 3.2 (as large as uniform 3.2 bits), 3.5bpw (stored bits per weight), 3.5cbw (code bits per
+    /// weight), 120MiB (allocated modules), file:200MiB (whole packed file) or device:8GiB@4096x2
+    /// (memory with a 16-bit cache of 4096 tokens, batch 2); repeatable
     #[arg(long = "budget", value_name = "BUDGET", required = true)]
     pub budgets: Vec<BudgetArg>,
     /// Who solves the integer program

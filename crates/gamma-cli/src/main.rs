@@ -3,6 +3,9 @@
 mod apply;
 mod args;
 mod budget;
+mod constraints;
+mod explain;
+mod frontier;
 mod hub;
 mod learn;
 mod project;
@@ -21,6 +24,8 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Learn(args) => learn::learn(&args),
         Command::Project(args) => project::project(&args),
+        Command::Frontier(args) => frontier::frontier(&args),
+        Command::Explain(args) => explain::explain(&args),
         Command::Apply(args) => apply::apply(&args),
     };
     let Err(error) = outcome else { return ExitCode::SUCCESS };

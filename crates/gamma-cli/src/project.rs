@@ -4,23 +4,57 @@ use std::time::Instant;
 
 use gamma::{Plan, Scores, report};
 
-use crate::{args::ProjectArgs, budget::BudgetArg};
+use crate::{args::ProjectArgs, budget::BudgetArg, constraints};
 
 #[expect(clippy::print_stdout, reason = "the plans are the command's answer")]
 pub fn project(args: &ProjectArgs) -> anyhow::Result<()> {
     let scores = Scores::load(&args.scores)?;
-    for budget in &args.budgets.budgets {
+    let near = args.near.as_ref().map(Plan::load).transpose()?;
+    for (number, budget) in args.budgets.budgets.iter().enumerate() {
+        let mut problem = args.constraints.problem(&scores, budget)?;
+        if let (Some(plan), Some(change)) = (&near, &args.change) {
+            problem = problem.near(plan, change.0);
+        }
+        if number == 0 {
+            constraints::introduce(&problem);
+        }
         let start = Instant::now();
-        let plan = scores.project_within(budget.budget, &args.budgets.limits())?;
-        let time = start.elapsed();
-        println!("{}\n{}", headline(budget, &plan, time.as_secs_f64()), report::grid(&plan));
-        if let Some(out) = &args.out {
-            let path = out.join(format!("plan-{}.json", budget.text));
-            plan.save(&path)?;
-            eprintln!("wrote {}", path.display());
+        let plans = scores.top(&problem, args.top, &args.budgets.limits())?;
+        let seconds = start.elapsed().as_secs_f64();
+        if plans.len() < args.top {
+            eprintln!("{budget}: there are no more than {} plans", plans.len());
+        }
+        for (place, plan) in plans.iter().enumerate() {
+            if args.top > 1 {
+                print!("{}. of {}, cost {:.6e}; ", place + 1, plans.len(), plan.cost());
+            }
+            println!("{}\n{}", headline(budget, plan, seconds), report::grid(plan));
+            if let Some(near) = &near {
+                println!("{}", changes(near, plan));
+            }
+            if args.footprint {
+                println!("{}\n", plan.footprint());
+            }
+            if let Some(out) = &args.out {
+                let rank = if args.top > 1 { format!("-{}", place + 1) } else { String::new() };
+                let path = out.join(format!("plan-{}{rank}.json", budget.file_name()));
+                plan.save(&path)?;
+                eprintln!("wrote {}", path.display());
+            }
         }
     }
     Ok(())
+}
+
+/// Which modules differ from another plan.
+fn changes(from: &Plan, to: &Plan) -> String {
+    let changed = to.choices().iter().filter_map(|choice| {
+        let former = from.choice(&choice.name)?;
+        (former.format != choice.format)
+            .then(|| format!("  {}: {} to {}", choice.name, former.format, choice.format))
+    });
+    let lines: Vec<String> = changed.collect();
+    format!("{} of {} modules change\n{}", lines.len(), to.choices().len(), lines.join("\n"))
 }
 
 /// Budget, size, proof and time in one line.

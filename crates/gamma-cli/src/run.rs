@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Instant};
 
-use anyhow::bail;
+use anyhow::Context as _;
 use gamma::{
     BitWidth, Budget, Precision, Run,
     report::{self, Outcome, Series},
@@ -12,6 +12,7 @@ use gamma::{
 use crate::{
     args::RunArgs,
     budget::BudgetArg,
+    constraints,
     project::headline,
     watch::{self, Watch},
 };
@@ -23,7 +24,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let run = args.learning.complete(args.model.builder()?)?.build()?;
     watch::introduce(&run);
     // Whatever can be refused is refused before the long work, not after it.
-    check_budgets(&run, &args.budgets.budgets)?;
+    check_budgets(&run, args)?;
     watch::writable(Some(&args.out))?;
     let jury = run.jury(&args.evaluation, args.learning.length(), args.windows, &mut watch)?;
 
@@ -34,7 +35,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let mut plans = Vec::new();
     for budget in &args.budgets.budgets {
         let solving = Instant::now();
-        let plan = scores.project_within(budget.budget, &args.budgets.limits())?;
+        let problem = args.constraints.problem(&scores, budget)?;
+        let plan = scores.solve(&problem, &args.budgets.limits())?;
         let seconds = solving.elapsed().as_secs_f64();
         println!("{}\n{}", headline(budget, &plan, seconds), report::grid(&plan));
         plans.push((budget, plan));
@@ -51,9 +53,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         let evaluation = jury.evaluate(&applied, &mut watch)?;
         outcomes.push(Outcome::of_plan(Series::Planned, format!("gamma {}", budget.text), plan, evaluation));
         if args.no_checkpoints {
-            plan.save(args.out.join(format!("plan-{}.json", budget.text)))?;
+            plan.save(args.out.join(format!("plan-{}.json", budget.file_name())))?;
         } else {
-            applied.write(&args.out.join(format!("budget-{}", budget.text)), Precision::F32, true)?;
+            applied.write(&args.out.join(format!("budget-{}", budget.file_name())), Precision::F32, true)?;
         }
     }
     watch.finish();
@@ -78,7 +80,9 @@ fn reference_widths(run: &Run, budgets: &[BudgetArg]) -> Vec<BitWidth> {
     let averages: Vec<f64> = budgets
         .iter()
         .filter_map(|arg| match arg.budget {
-            Budget::AverageBits(bits) | Budget::StoredBitsPerWeight(bits) => Some(bits),
+            Budget::AverageBits(bits)
+            | Budget::StoredBitsPerWeight(bits)
+            | Budget::CodeBitsPerWeight(bits) => Some(bits),
             _ => None,
         })
         .collect();
@@ -88,15 +92,15 @@ fn reference_widths(run: &Run, budgets: &[BudgetArg]) -> Vec<BitWidth> {
     run.candidates().iter().copied().filter(|bits| near(f64::from(bits.bits()))).collect()
 }
 
-/// Whether the candidates reach every budget.
-fn check_budgets(run: &Run, budgets: &[BudgetArg]) -> anyhow::Result<()> {
-    let narrowest = run.candidates()[0];
-    for budget in budgets {
-        if let Budget::AverageBits(bits) = budget.budget
-            && bits < f64::from(narrowest.bits())
-        {
-            bail!("a budget of {budget} is below the narrowest candidate, {narrowest} bits");
+/// Whether every budget can be met, as far as sizes tell before anything is learned.
+fn check_budgets(run: &Run, args: &RunArgs) -> anyhow::Result<()> {
+    let Some(options) = run.options()? else { return Ok(()) };
+    for (number, budget) in args.budgets.budgets.iter().enumerate() {
+        let problem = args.constraints.problem(&options, budget)?;
+        if number == 0 {
+            constraints::introduce(&problem);
         }
+        problem.check(&args.budgets.limits()).with_context(|| format!("no plan fits {budget}"))?;
     }
     Ok(())
 }

@@ -73,6 +73,72 @@ fn learn_project_and_apply_hand_files_to_each_other() {
 }
 
 #[test]
+fn constraints_hold_in_files_of_the_promised_size_and_can_be_explained() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| scratch.path().join(name).display().to_string();
+    let (scores, plans, out, model) =
+        (path("scores.json"), path("plans"), path("out"), fable().display().to_string());
+    let learned = learn(Path::new(&scores)).args(["--rounds", "1"]).stderr(Stdio::null()).status();
+    assert!(learned.expect("starts").success());
+
+    let mut project = vec!["project", "--scores", &scores, "--out", &plans, "--budget", "file:240KiB"];
+    project.extend("--tie vllm --min *.down_proj=3 --exclude *.0.mlp.* --footprint".split(' '));
+    let output = gamma(&project);
+    let (told, warned) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && told.contains("container"), "{told}{warned}");
+    assert!(warned.contains("exclude *.0.mlp.*: 3 modules"), "{warned}");
+
+    let plan = path("plans/plan-file-240KiB.json");
+    assert!(gamma(&["apply", "--model", &model, "--plan", &plan, "--out", &out]).status.success());
+    let bytes = fs::metadata(path("out/packed.safetensors")).expect("written").len();
+    assert!((200 * 1024..=240 * 1024).contains(&bytes), "{bytes} bytes");
+
+    let why = gamma(&["explain", &plan, "model.layers.2.self_attn.k_proj", "--scores", &scores]);
+    let why = String::from_utf8_lossy(&why.stdout).into_owned();
+    assert!(why.contains("tied to model.layers.2.self_attn.q_proj") && why.contains("if forced"), "{why}");
+    let near = ["--near", &plan, "--change", "0", "--budget", "file:240KiB", "--exclude", "*.0.mlp.*"];
+    let near = gamma(&[&["project", "--scores", &scores][..], &near].concat());
+    assert!(String::from_utf8_lossy(&near.stdout).contains("0 of 39 modules change"));
+
+    let unknown = refusal(&["explain", &plan, "model.layers.2.k_proj", "--scores", &scores]);
+    assert!(unknown.contains("did you mean"), "{unknown}");
+    for (flags, word) in [
+        ("--min *.vproj=3", "matches no module"),
+        ("--tie vllm --pin *.q_proj=4", "are tied"),
+        ("--pin *.q_proj=7", "leave no option"),
+        ("--limit *.q_proj=10", "not a size"),
+        ("--tie vlmm", "mistral.rs"),
+        ("--min *.down_proj=4 --min *.up_proj=4", "would do; without `min *."),
+    ] {
+        let mut args = vec!["project", "--scores", &scores, "--budget", "2.1"];
+        args.extend(flags.split(' '));
+        let error = refusal(&args);
+        assert!(error.contains(word), "{flags}: {error}");
+    }
+}
+
+#[test]
+fn the_frontier_is_a_table_and_two_files() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| scratch.path().join(name).display().to_string();
+    let (scores, out) = (path("scores.json"), path("curve"));
+    let learned = learn(Path::new(&scores)).args(["--rounds", "1"]).stderr(Stdio::null()).status();
+    assert!(learned.expect("starts").success());
+    let output = gamma(&["frontier", "--scores", &scores, "--points", "5", "--out", &out]);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    for word in ["uniform 3", "knee", "supported plans"] {
+        assert!(told.contains(word), "no `{word}` in {told}");
+    }
+    let csv = fs::read_to_string(path("curve/frontier.csv")).expect("written");
+    let columns = csv.lines().next().expect("a header").split(',').count();
+    assert!(csv.lines().all(|line| line.split(',').count() == columns), "{csv}");
+    assert_eq!(csv.lines().filter(|line| line.starts_with("exact,")).count(), 5);
+    assert!(fs::read_to_string(path("curve/frontier.svg")).expect("written").contains("<svg"));
+    let refused = refusal(&["frontier", "--scores", &scores, "--formats", "2"]);
+    assert!(refused.contains("formats 2"), "{refused}");
+}
+
+#[test]
 fn run_writes_scores_plans_checkpoints_table_and_picture() {
     let scratch = tempfile::tempdir().expect("a folder");
     let (model, out) = (fable().display().to_string(), scratch.path().join("out").display().to_string());

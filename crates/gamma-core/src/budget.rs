@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ModuleScores, ScoreTable};
+use crate::{Footprint, ModuleScores, Remainder, ScoreTable, ScoredOption};
 
-/// A limit on the storage of all allocated modules.
+/// A limit on what a plan may take.
 ///
-/// Every kind of budget ends in one number of stored bits, codes and scales and zero points
-/// together, that a plan never exceeds.
+/// Every kind of budget ends in one whole number of bits that the allocated modules never exceed:
+/// [`limit`](Self::limit).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -16,10 +16,54 @@ pub enum Budget {
     /// between two candidate widths, the straight line between their uniform plans. A budget of
     /// 3.0 is thus *exactly* the size of the uniform 3-bit model.
     AverageBits(f64),
+    /// Bits per weight of the codes alone; scales and zero points are free.
+    CodeBitsPerWeight(f64),
     /// Stored bits per weight, scales and zero points counted in.
     StoredBitsPerWeight(f64),
     /// Bytes of all allocated modules together.
     Bytes(u64),
+    /// Bytes of the packed file: allocated modules, all other tensors and the container.
+    Artifact(u64),
+    /// Memory of the device that runs the model: all tensors and the key-value cache.
+    Device {
+        /// Bytes for all of it.
+        bytes: u64,
+        /// Tokens that the cache holds: context length times batch.
+        tokens: u64,
+        /// Bits of a number in the cache.
+        cache_bits: u32,
+    },
+}
+
+/// What the sizes of a plan are counted in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measure {
+    /// Codes, scales and zero points.
+    #[default]
+    StoredBits,
+    /// Codes alone.
+    CodeBits,
+}
+
+impl Measure {
+    /// The size of an option of a matrix of `weights` weights, in bits.
+    #[must_use]
+    pub fn of(self, option: &ScoredOption, weights: u64) -> u64 {
+        match self {
+            Self::StoredBits => option.stored_bits,
+            Self::CodeBits => weights * u64::from(option.format.bits().bits()),
+        }
+    }
+}
+
+/// A budget in bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// What the bits count.
+    pub measure: Measure,
+    /// Most that the allocated modules may take together.
+    pub bits: u64,
 }
 
 /// Why a budget cannot be used with a score table.
@@ -29,19 +73,6 @@ pub enum BudgetError {
     /// Not a number, zero, negative or infinite.
     #[error("a budget of {0} bits per weight is not a positive number")]
     NotPositive(f64),
-    /// Less than the smallest plan.
-    #[error(
-        "the budget of {limit_bits} bits is below the smallest plan, which needs {minimum_bits} bits \
-         ({minimum_per_weight:.4} stored bits per weight, {} bytes)", minimum_bits.div_ceil(8)
-    )]
-    BelowMinimum {
-        /// What was asked for, in stored bits.
-        limit_bits: u64,
-        /// What every plan needs at least.
-        minimum_bits: u64,
-        /// The same per weight.
-        minimum_per_weight: f64,
-    },
     /// Average bits below the narrowest candidate of a module.
     #[error(
         "an average of {requested} bits is below the narrowest candidate ({narrowest} bits); \
@@ -55,6 +86,26 @@ pub enum BudgetError {
         /// Stored bits per weight of the smallest plan.
         minimum_per_weight: f64,
     },
+    /// A budget that what no plan changes exceeds already.
+    #[error("{bytes} bytes do not hold what no plan changes: {fixed:#}")]
+    BelowFixed {
+        /// The budget in bytes.
+        bytes: u64,
+        /// What there is without the allocated modules.
+        fixed: Footprint,
+    },
+    /// A budget for a file or a device, and no account of what else it must hold.
+    #[error(
+        "a budget for the whole {what} needs to know what the model holds besides the allocated modules, \
+         and the scores do not say it; learn them again, or give bytes of the modules alone"
+    )]
+    NoRemainder {
+        /// `file` or `device`.
+        what: &'static str,
+    },
+    /// A device budget with a cache, for a model whose cache is unknown.
+    #[error("a device budget needs the shape of the key-value cache, and the scores do not state it")]
+    NoCache,
 }
 
 impl Budget {
@@ -62,6 +113,12 @@ impl Budget {
     #[must_use]
     pub const fn average_bits(bits: f64) -> Self {
         Self::AverageBits(bits)
+    }
+
+    /// Bits per weight of the codes alone.
+    #[must_use]
+    pub const fn code_bits_per_weight(bits: f64) -> Self {
+        Self::CodeBitsPerWeight(bits)
     }
 
     /// Stored bits per weight, everything counted.
@@ -76,35 +133,80 @@ impl Budget {
         Self::Bytes(bytes)
     }
 
-    /// The limit in stored bits for the modules of `table`, rounded down.
+    /// Bytes of the packed file.
+    #[must_use]
+    pub const fn artifact(bytes: u64) -> Self {
+        Self::Artifact(bytes)
+    }
+
+    /// Bytes of a device, with a 16-bit cache for `tokens` tokens (context length times batch).
+    #[must_use]
+    pub const fn device(bytes: u64, tokens: u64) -> Self {
+        Self::Device { bytes, tokens, cache_bits: 16 }
+    }
+
+    /// The same with numbers of `bits` bits in the cache; other budgets than devices stay as they are.
+    #[must_use]
+    pub const fn cache_bits(self, bits: u32) -> Self {
+        match self {
+            Self::Device { bytes, tokens, .. } => Self::Device { bytes, tokens, cache_bits: bits },
+            other => other,
+        }
+    }
+
+    /// The limit for the modules of `table`, rounded down to whole bits. Whether any plan stays
+    /// below it is for the solver to say.
     ///
     /// # Errors
-    /// [`BudgetError`] if the number is not positive, or below what the smallest plan needs.
-    pub fn limit_bits(self, table: &ScoreTable) -> Result<u64, BudgetError> {
-        let minimum_bits = table.minimum_bits();
-        let minimum_per_weight = minimum_bits as f64 / table.weights() as f64;
-        let limit_bits = match self {
-            Self::Bytes(bytes) => bytes.saturating_mul(8),
-            Self::AverageBits(bits) | Self::StoredBitsPerWeight(bits)
+    /// [`BudgetError`] if the number is not positive, if an average is below the narrowest
+    /// candidate, or if what `remainder` lists leaves nothing for the modules or is not known.
+    pub fn limit(self, table: &ScoreTable, remainder: Option<&Remainder>) -> Result<Limit, BudgetError> {
+        let stored = |bits| Ok(Limit { measure: Measure::StoredBits, bits });
+        match self {
+            Self::Bytes(bytes) => stored(bytes.saturating_mul(8)),
+            Self::AverageBits(bits) | Self::StoredBitsPerWeight(bits) | Self::CodeBitsPerWeight(bits)
                 if !(bits.is_finite() && bits > 0.0) =>
             {
-                return Err(BudgetError::NotPositive(bits));
+                Err(BudgetError::NotPositive(bits))
             }
-            Self::StoredBitsPerWeight(bits) => (bits * table.weights() as f64).floor() as u64,
+            Self::StoredBitsPerWeight(bits) => stored((bits * table.weights() as f64).floor() as u64),
+            Self::CodeBitsPerWeight(bits) => {
+                let bits = (bits * table.weights() as f64).floor() as u64;
+                Ok(Limit { measure: Measure::CodeBits, bits })
+            }
             Self::AverageBits(bits) => {
+                let minimum_per_weight = table.minimum_bits() as f64 / table.weights() as f64;
                 let mut limit = 0.0;
                 for module in table.modules() {
                     limit += uniform_storage(module, bits).map_err(|narrowest| {
                         BudgetError::BelowNarrowest { requested: bits, narrowest, minimum_per_weight }
                     })?;
                 }
-                limit.floor() as u64
+                stored(limit.floor() as u64)
             }
-        };
-        if limit_bits < minimum_bits {
-            return Err(BudgetError::BelowMinimum { limit_bits, minimum_bits, minimum_per_weight });
+            Self::Artifact(bytes) => {
+                let remainder = remainder.ok_or(BudgetError::NoRemainder { what: "file" })?;
+                let fixed = Footprint::default().with_tensors(remainder).with_container(remainder.container);
+                stored(left(bytes, fixed)?)
+            }
+            Self::Device { bytes, tokens, cache_bits } => {
+                let remainder = remainder.ok_or(BudgetError::NoRemainder { what: "device" })?;
+                let mut fixed = Footprint::default().with_tensors(remainder);
+                if tokens > 0 {
+                    fixed =
+                        fixed.with_cache(remainder.cache.ok_or(BudgetError::NoCache)?, tokens, cache_bits);
+                }
+                stored(left(bytes, fixed)?)
+            }
         }
-        Ok(limit_bits)
+    }
+}
+
+/// Bits that `fixed` leaves of `bytes`.
+fn left(bytes: u64, fixed: Footprint) -> Result<u64, BudgetError> {
+    match bytes.checked_sub(fixed.total()) {
+        Some(left) => Ok(left.saturating_mul(8)),
+        None => Err(BudgetError::BelowFixed { bytes, fixed }),
     }
 }
 
@@ -134,8 +236,13 @@ impl std::fmt::Display for Budget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::AverageBits(bits) => write!(f, "{bits} bits on average"),
+            Self::CodeBitsPerWeight(bits) => write!(f, "{bits} code bits per weight"),
             Self::StoredBitsPerWeight(bits) => write!(f, "{bits} stored bits per weight"),
             Self::Bytes(bytes) => write!(f, "{bytes} bytes"),
+            Self::Artifact(bytes) => write!(f, "a file of {bytes} bytes"),
+            Self::Device { bytes, tokens, cache_bits } => {
+                write!(f, "a device of {bytes} bytes with a {cache_bits}-bit cache for {tokens} tokens")
+            }
         }
     }
 }
@@ -143,7 +250,7 @@ impl std::fmt::Display for Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BitWidth, Format, GroupSize, ModuleName, ScoredOption};
+    use crate::{BitWidth, CacheShape, FixedRole, FixedTensor, Format, GroupSize, ModuleName};
 
     fn table() -> ScoreTable {
         let module = |name: &str, shape: [usize; 2]| ModuleScores {
@@ -166,37 +273,58 @@ mod tests {
         table().modules().iter().map(|m| m.option(width).unwrap().stored_bits).sum()
     }
 
-    #[test]
-    fn an_average_at_a_candidate_is_the_size_of_its_uniform_plan() {
-        for bits in [2, 3, 4, 8] {
-            let limit = Budget::average_bits(f64::from(bits)).limit_bits(&table());
-            assert_eq!(limit, Ok(uniform(bits)));
-        }
-        assert_eq!(Budget::average_bits(2.5).limit_bits(&table()), Ok(u64::midpoint(uniform(2), uniform(3))));
-        assert_eq!(Budget::average_bits(6.0).limit_bits(&table()), Ok(u64::midpoint(uniform(4), uniform(8))));
-        assert_eq!(Budget::average_bits(16.0).limit_bits(&table()), Ok(uniform(8)));
+    fn bits(budget: Budget) -> Result<u64, BudgetError> {
+        budget.limit(&table(), None).map(|limit| limit.bits)
     }
 
     #[test]
-    fn a_budget_below_the_smallest_plan_states_the_minimum() {
-        let minimum = uniform(2);
-        let error = Budget::bytes(minimum / 8 - 1).limit_bits(&table()).unwrap_err();
-        assert!(error.to_string().contains(&minimum.to_string()), "{error}");
-        assert!(matches!(
-            Budget::average_bits(1.5).limit_bits(&table()),
-            Err(BudgetError::BelowNarrowest { narrowest: 2, .. })
-        ));
-        assert!(Budget::bytes(minimum / 8).limit_bits(&table()).is_ok());
+    fn an_average_at_a_candidate_is_the_size_of_its_uniform_plan() {
+        for width in [2, 3, 4, 8] {
+            assert_eq!(bits(Budget::average_bits(f64::from(width))), Ok(uniform(width)));
+        }
+        assert_eq!(bits(Budget::average_bits(2.5)), Ok(u64::midpoint(uniform(2), uniform(3))));
+        assert_eq!(bits(Budget::average_bits(6.0)), Ok(u64::midpoint(uniform(4), uniform(8))));
+        assert_eq!(bits(Budget::average_bits(16.0)), Ok(uniform(8)));
+        let error = bits(Budget::average_bits(1.5)).unwrap_err();
+        assert!(matches!(error, BudgetError::BelowNarrowest { narrowest: 2, .. }));
+    }
+
+    #[test]
+    fn code_bits_leave_scales_and_zero_points_out() {
+        let limit = Budget::code_bits_per_weight(2.5).limit(&table(), None).unwrap();
+        assert_eq!(limit, Limit { measure: Measure::CodeBits, bits: 64 * (64 + 172) * 5 / 2 });
+        let table = table();
+        let option = &table.modules()[0].options[1];
+        assert_eq!(limit.measure.of(option, 4096), 3 * 4096);
+        assert_eq!(Measure::StoredBits.of(option, 4096), option.stored_bits);
+    }
+
+    #[test]
+    fn whole_files_and_devices_pay_for_everything_else_first() {
+        let tensor = |name: &str, role, bytes| FixedTensor { name: name.into(), role, bytes };
+        let remainder = Remainder {
+            tensors: vec![tensor("wte", FixedRole::Embedding, 5000), tensor("norm", FixedRole::Norm, 128)],
+            cache: Some(CacheShape { blocks: 2, kv_heads: 1, head_dim: 16 }),
+            weight_bits: 16,
+            container: 700,
+        };
+        let bits = |budget: Budget| budget.limit(&table(), Some(&remainder)).map(|limit| limit.bits);
+        assert_eq!(bits(Budget::artifact(10_000)), Ok(8 * (10_000 - 5128 - 700)));
+        let cache = 2 * 2 * 16 * 100 * 2;
+        assert_eq!(bits(Budget::device(30_000, 100)), Ok(8 * (30_000 - 5128 - cache)));
+        let error = bits(Budget::device(15_000, 100)).unwrap_err();
+        assert!(error.to_string().contains("key-value cache"), "{error}");
+        for budget in [Budget::artifact(10_000), Budget::device(10_000, 0)] {
+            assert!(matches!(budget.limit(&table(), None), Err(BudgetError::NoRemainder { .. })));
+        }
     }
 
     #[test]
     fn nonsense_is_refused() {
-        for bits in [f64::NAN, f64::INFINITY, 0.0, -3.0] {
-            assert!(matches!(
-                Budget::average_bits(bits).limit_bits(&table()),
-                Err(BudgetError::NotPositive(_))
-            ));
-            assert!(Budget::stored_bits_per_weight(bits).limit_bits(&table()).is_err());
+        for number in [f64::NAN, f64::INFINITY, 0.0, -3.0] {
+            for budget in [Budget::AverageBits, Budget::CodeBitsPerWeight, Budget::StoredBitsPerWeight] {
+                assert!(matches!(bits(budget(number)), Err(BudgetError::NotPositive(_))));
+            }
         }
     }
 }

@@ -6,8 +6,8 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    Budget, Certificate, Choice, Digest, Format, ModuleName, ModuleScores, Plan, PlanError, ScoreKind,
-    ScoreTable, ScoreTableError,
+    Budget, Certificate, Choice, Digest, Format, ModuleName, ModuleScores, Plan, PlanError, Remainder,
+    ScoreKind, ScoreTable, ScoreTableError,
 };
 
 /// Where a score table came from. Two tables with equal provenance are equal on one backend and
@@ -35,6 +35,8 @@ pub struct ScoresFile {
     pub kind: ScoreKind,
     /// Where they came from.
     pub provenance: Provenance,
+    /// What the model holds besides the modules of the table, where that is known.
+    pub remainder: Option<Remainder>,
     /// The costs.
     pub table: ScoreTable,
 }
@@ -46,6 +48,13 @@ pub struct PlanFile {
     pub budget: Option<Budget>,
     /// Where the scores behind the plan came from.
     pub provenance: Provenance,
+    /// What the plan had to obey besides the budget, in words.
+    pub constraints: Vec<String>,
+    /// Modules that stay as they are, by exact name.
+    pub excluded: Vec<ModuleName>,
+    /// What the model holds besides the modules of the plan, where that is known; excluded modules
+    /// are among it.
+    pub remainder: Option<Remainder>,
     /// The decision.
     pub plan: Plan,
 }
@@ -107,6 +116,8 @@ struct ScoresJson {
     generator: String,
     kind: ScoreKind,
     provenance: Provenance,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    remainder: Option<Remainder>,
     modules: Vec<ModuleScores>,
 }
 
@@ -119,6 +130,12 @@ struct PlanJson {
     weights: u64,
     provenance: Provenance,
     certificate: Option<Certificate>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    constraints: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    excluded: Vec<ModuleName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    remainder: Option<Remainder>,
     modules: Vec<Choice>,
 }
 
@@ -159,14 +176,14 @@ impl ScoresFile {
     /// # Errors
     /// [`FileError`] says what is wrong and where.
     pub fn from_json(json: &str) -> Result<Self, FileError> {
-        let ScoresJson { kind, provenance, modules, .. } = parse(json, SCORES)?;
+        let ScoresJson { kind, provenance, remainder, modules, .. } = parse(json, SCORES)?;
         let table = ScoreTable::new(modules)?;
         for module in table.modules() {
             for option in &module.options {
                 check_size(&module.name, module.shape, &option.format, option.stored_bits)?;
             }
         }
-        Ok(Self { kind, provenance, table })
+        Ok(Self { kind, provenance, remainder, table })
     }
 
     /// The file's text.
@@ -177,6 +194,7 @@ impl ScoresFile {
             generator: generator(),
             kind: self.kind,
             provenance: self.provenance.clone(),
+            remainder: self.remainder.clone(),
             modules: self.table.modules().to_vec(),
         })
     }
@@ -188,12 +206,16 @@ impl PlanFile {
     /// # Errors
     /// [`FileError`] says what is wrong and where.
     pub fn from_json(json: &str) -> Result<Self, FileError> {
-        let PlanJson { budget, provenance, certificate, modules, .. } = parse(json, PLAN)?;
+        let PlanJson { budget, provenance, certificate, constraints, excluded, remainder, modules, .. } =
+            parse(json, PLAN)?;
         let plan = Plan::from_parts(modules, certificate)?;
+        if let Some(name) = excluded.iter().find(|name| plan.choice(name).is_some()) {
+            return Err(FileError::Plan(PlanError::Duplicate(name.clone())));
+        }
         for choice in plan.choices() {
             check_size(&choice.name, choice.shape, &choice.format, choice.stored_bits)?;
         }
-        Ok(Self { budget, provenance, plan })
+        Ok(Self { budget, provenance, constraints, excluded, remainder, plan })
     }
 
     /// The file's text.
@@ -207,6 +229,9 @@ impl PlanFile {
             weights: self.plan.weights(),
             provenance: self.provenance.clone(),
             certificate: self.plan.certificate().cloned(),
+            constraints: self.constraints.clone(),
+            excluded: self.excluded.clone(),
+            remainder: self.remainder.clone(),
             modules: self.plan.choices().to_vec(),
         })
     }
@@ -217,7 +242,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{BitWidth, GroupSize, ScoredOption};
+    use crate::{BitWidth, CacheShape, FixedRole, FixedTensor, GroupSize, Measure, ScoredOption};
 
     const SHAPE: [usize; 2] = [10, 10];
 
@@ -248,6 +273,7 @@ mod tests {
                 learner: "none".into(),
                 settings: digest,
             },
+            remainder: Some(remainder()),
             table: ScoreTable::new(vec![module]).unwrap(),
         }
     }
@@ -260,10 +286,22 @@ mod tests {
     #[test]
     fn plans_read_back_exactly() {
         let scores = scores();
-        let certificate =
-            Certificate { solver: "test".into(), cost: 0.3, bound: 0.3, limit_bits: 500, used_bits: 384 };
+        let certificate = Certificate {
+            solver: "test".into(),
+            cost: 0.3,
+            bound: 0.3,
+            measure: Measure::StoredBits,
+            limit_bits: 500,
+            used_bits: 384,
+        };
         let file = plan(scores, Some(certificate));
         assert_eq!(PlanFile::from_json(&file.to_json()).unwrap(), file);
+    }
+
+    fn remainder() -> Remainder {
+        let tensor = FixedTensor { name: "wte".into(), role: FixedRole::Embedding, bytes: 77 };
+        let cache = CacheShape { blocks: 2, kv_heads: 1, head_dim: 8 };
+        Remainder { tensors: vec![tensor], cache: Some(cache), weight_bits: 16, container: 640 }
     }
 
     /// The plan of the narrowest options.
@@ -271,6 +309,9 @@ mod tests {
         PlanFile {
             budget: Some(Budget::average_bits(2.5)),
             plan: Plan::from_picks(&scores.table, &[0], certificate).unwrap(),
+            constraints: vec!["min * 2".into()],
+            excluded: vec![ModuleName::new("model.layers.0.mlp.gate_proj")],
+            remainder: scores.remainder,
             provenance: scores.provenance,
         }
     }
@@ -292,6 +333,27 @@ mod tests {
             let error = PlanFile::from_json(&square(&plan, side)).unwrap_err();
             assert!(matches!(error, FileError::Plan(PlanError::Shape { .. })), "{error}");
         }
+    }
+
+    #[test]
+    fn files_without_the_newer_keys_are_read() {
+        let mut scores = scores();
+        scores.remainder = None;
+        assert!(!scores.to_json().contains("remainder"));
+        assert_eq!(ScoresFile::from_json(&scores.to_json()).unwrap(), scores);
+        let mut file = plan(scores, None);
+        (file.constraints, file.excluded) = (Vec::new(), Vec::new());
+        let json = file.to_json();
+        assert!(!json.contains("excluded") && !json.contains("constraints"), "{json}");
+        assert_eq!(PlanFile::from_json(&json).unwrap(), file);
+    }
+
+    #[test]
+    fn a_module_cannot_be_planned_and_excluded() {
+        let mut file = plan(scores(), None);
+        file.excluded = vec![file.plan.choices()[0].name.clone()];
+        let error = PlanFile::from_json(&file.to_json()).unwrap_err();
+        assert!(matches!(error, FileError::Plan(PlanError::Duplicate(_))), "{error}");
     }
 
     #[test]

@@ -49,6 +49,17 @@ pub enum Format {
     },
 }
 
+/// Storage of one matrix by purpose, in bits; each stream takes whole bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Streams {
+    /// Integer codes.
+    pub codes: u64,
+    /// Scales of the groups.
+    pub scales: u64,
+    /// Zero points of the groups.
+    pub zeros: u64,
+}
+
 /// A format string that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown weight format `{0}`; expected `int<2-8>:g<size>:<sym|asym>:f16` or `custom<2-8>:<name>`")]
@@ -88,6 +99,13 @@ impl Format {
     /// ```
     #[must_use]
     pub fn stored_bits(&self, shape: [usize; 2]) -> Option<u64> {
+        let Streams { codes, scales, zeros } = self.streams(shape)?;
+        codes.checked_add(scales)?.checked_add(zeros)
+    }
+
+    /// What [`stored_bits`](Self::stored_bits) adds up.
+    #[must_use]
+    pub fn streams(&self, shape: [usize; 2]) -> Option<Streams> {
         let Self::Int { bits, group, symmetry } = self else {
             return None;
         };
@@ -99,7 +117,11 @@ impl Format {
             Symmetry::Asymmetric => groups,
         };
         let stream = |count: u64, bits: u64| count.checked_mul(bits)?.checked_next_multiple_of(8);
-        stream(codes, width)?.checked_add(stream(groups, 16)?)?.checked_add(stream(zeros, width)?)
+        Some(Streams {
+            codes: stream(codes, width)?,
+            scales: stream(groups, 16)?,
+            zeros: stream(zeros, width)?,
+        })
     }
 }
 

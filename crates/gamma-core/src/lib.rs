@@ -20,8 +20,8 @@
 //!     options: vec![option(2, 0.9), option(4, 0.1)],
 //! }])?;
 //! // Three bits: as much storage as halfway between the 2-bit and the 4-bit plan.
-//! let limit = Budget::average_bits(3.0).limit_bits(&table)?;
-//! assert_eq!(limit, (table.modules()[0].options[0].stored_bits + table.modules()[0].options[1].stored_bits) / 2);
+//! let limit = Budget::average_bits(3.0).limit(&table, None)?;
+//! assert_eq!(limit.bits, (table.modules()[0].options[0].stored_bits + table.modules()[0].options[1].stored_bits) / 2);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -29,18 +29,22 @@ mod bits;
 mod budget;
 mod digest;
 mod file;
+mod footprint;
 mod format;
 mod isotonic;
 mod module;
 mod plan;
+mod remainder;
 mod scores;
 
 pub use bits::{BitWidth, GroupSize, InvalidGroupSize};
-pub use budget::{Budget, BudgetError};
+pub use budget::{Budget, BudgetError, Limit, Measure};
 pub use digest::{Digest, InvalidDigest};
 pub use file::{FileError, PlanFile, Provenance, ScoresFile};
-pub use format::{Format, InvalidFormat, Symmetry};
+pub use footprint::{Footprint, Part};
+pub use format::{Format, InvalidFormat, Streams, Symmetry};
 pub use isotonic::non_increasing;
 pub use module::ModuleName;
 pub use plan::{Certificate, Choice, Plan, PlanError};
+pub use remainder::{CacheShape, FixedRole, FixedTensor, Remainder};
 pub use scores::{ModuleScores, ScoreKind, ScoreTable, ScoreTableError, ScoredOption};

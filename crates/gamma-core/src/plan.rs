@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BitWidth, Format, ModuleName, ScoreTable,
+    BitWidth, Format, Measure, ModuleName, ScoreTable,
     scores::{Totals, weights},
 };
 
@@ -33,9 +33,12 @@ pub struct Certificate {
     pub cost: f64,
     /// No plan within the budget costs less than this.
     pub bound: f64,
-    /// The budget, in stored bits.
+    /// What `limit_bits` and `used_bits` count.
+    #[serde(default)]
+    pub measure: Measure,
+    /// The budget, in bits.
     pub limit_bits: u64,
-    /// What the plan takes, in stored bits.
+    /// What the plan takes of it, in bits.
     pub used_bits: u64,
 }
 

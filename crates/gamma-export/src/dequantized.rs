@@ -3,12 +3,12 @@
 use std::{borrow::Cow, collections::BTreeMap, fs, path::Path};
 
 use gamma_quant::QuantizedWeight;
-use half::{bf16, f16};
 use safetensors::{Dtype, View, serialize_to_file, tensor::TensorInfo};
 use serde_json::{Map, Value, json};
 
 use crate::{
     ExportError, config,
+    float::{FLOATS, encode, is_exact, is_float},
     source::{INDEX, Source},
     stage::Staging,
 };
@@ -52,11 +52,16 @@ impl Checkpoint {
         Ok(Self { source, precision, config, companions })
     }
 
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
+    }
+
     /// Writes configuration, tokenizer, weights and index.
     pub(crate) fn write(
         &self,
         staging: &Staging,
         weights: &BTreeMap<String, &QuantizedWeight>,
+        replaced: &BTreeMap<String, Vec<f32>>,
     ) -> Result<(), ExportError> {
         staging.write("config.json", self.config.as_bytes())?;
         for name in &self.companions {
@@ -65,7 +70,10 @@ impl Checkpoint {
         let mut total_size = 0;
         for shard in &self.source.shards {
             let tensors = shard.tensors();
-            let view = |(name, info)| Stored::new(info, shard.bytes(info), weights.get(name), self.precision);
+            let view = |(name, info)| {
+                let (weight, values) = (weights.get(name), replaced.get(name));
+                Stored::new(info, shard.bytes(info), weight, values, self.precision)
+            };
             let views: Vec<_> = tensors.iter().map(|(name, &info)| (name, view((name, info)))).collect();
             total_size += views.iter().map(|(_, view)| view.data_len() as u64).sum::<u64>();
             let mut metadata = shard.metadata();
@@ -91,8 +99,8 @@ fn check_matrix(source: &Source, tensor: &str, shape: [usize; 2]) -> Result<(), 
         let (expected, found) = (shape.to_vec(), info.shape.clone());
         return Err(ExportError::TensorShape { path, tensor, expected, found });
     }
-    if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-        let (expected, found) = ("F32, F16 or BF16", info.dtype.to_string());
+    if !is_float(info.dtype) {
+        let (expected, found) = (FLOATS, info.dtype.to_string());
         return Err(ExportError::TensorType { path, tensor, expected, found });
     }
     Ok(())
@@ -160,6 +168,7 @@ fn companions(folder: &Path) -> Result<Vec<String>, ExportError> {
 /// matrix is in memory at a time.
 enum Stored<'a> {
     Copied { info: &'a TensorInfo, bytes: &'a [u8] },
+    Replaced { info: &'a TensorInfo, values: &'a [f32], dtype: Dtype },
     Decoded { info: &'a TensorInfo, weight: &'a QuantizedWeight, dtype: Dtype },
 }
 
@@ -168,15 +177,20 @@ impl<'a> Stored<'a> {
         info: &'a TensorInfo,
         bytes: &'a [u8],
         weight: Option<&&'a QuantizedWeight>,
+        replaced: Option<&'a Vec<f32>>,
         precision: Precision,
     ) -> Self {
         let dtype = match precision {
             Precision::F32 => Dtype::F32,
             Precision::Source => info.dtype,
         };
-        match weight {
-            None => Self::Copied { info, bytes },
-            Some(weight) => Self::Decoded { info, weight, dtype },
+        match (weight, replaced) {
+            (Some(weight), _) => Self::Decoded { info, weight, dtype },
+            (None, Some(values)) => {
+                let dtype = if is_exact(values, info.dtype) { info.dtype } else { dtype };
+                Self::Replaced { info, values, dtype }
+            }
+            (None, None) => Self::Copied { info, bytes },
         }
     }
 }
@@ -185,49 +199,34 @@ impl View for Stored<'_> {
     fn dtype(&self) -> Dtype {
         match self {
             Self::Copied { info, .. } => info.dtype,
-            Self::Decoded { dtype, .. } => *dtype,
+            Self::Decoded { dtype, .. } | Self::Replaced { dtype, .. } => *dtype,
         }
     }
 
     fn shape(&self) -> &[usize] {
-        let (Self::Copied { info, .. } | Self::Decoded { info, .. }) = self;
+        let (Self::Copied { info, .. } | Self::Decoded { info, .. } | Self::Replaced { info, .. }) = self;
         &info.shape
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
         match self {
             Self::Copied { bytes, .. } => Cow::Borrowed(bytes),
-            Self::Decoded { weight, dtype, .. } => Cow::Owned(decode(weight, *dtype)),
+            Self::Replaced { values, dtype, .. } => Cow::Owned(encode(values, *dtype)),
+            Self::Decoded { weight, dtype, .. } => {
+                let mut values = vec![0.0; weight.shape()[0] * weight.shape()[1]];
+                weight.dequantize_into(&mut values);
+                Cow::Owned(encode(&values, *dtype))
+            }
         }
     }
 
     fn data_len(&self) -> usize {
         match self {
             Self::Copied { bytes, .. } => bytes.len(),
+            Self::Replaced { values, dtype, .. } => values.len() * dtype.bitsize() / 8,
             Self::Decoded { weight, dtype, .. } => {
                 weight.shape()[0] * weight.shape()[1] * dtype.bitsize() / 8
             }
         }
-    }
-}
-
-/// The decoded weights as little-endian numbers of type `dtype`, which `check` has seen.
-fn decode(weight: &QuantizedWeight, dtype: Dtype) -> Vec<u8> {
-    fn bytes<const N: usize>(values: &[f32], number: impl Fn(f32) -> [u8; N]) -> Vec<u8> {
-        let mut bytes = vec![0; N * values.len()];
-        for (place, &value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
-            *place = number(value);
-        }
-        bytes
-    }
-    let mut values = vec![0.0; weight.shape()[0] * weight.shape()[1]];
-    weight.dequantize_into(&mut values);
-    match dtype {
-        Dtype::F16 => bytes(&values, |w| {
-            let limit = f16::MAX.to_f32();
-            f16::from_f32(w.clamp(-limit, limit)).to_le_bytes()
-        }),
-        Dtype::BF16 => bytes(&values, |w| bf16::from_f32(w).to_le_bytes()),
-        _ => bytes(&values, f32::to_le_bytes),
     }
 }

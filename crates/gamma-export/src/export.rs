@@ -10,7 +10,14 @@ use std::{
 use gamma_core::{ModuleName, Plan};
 use gamma_quant::{IntWeight, QuantizedWeight};
 
-use crate::{ExportError, Precision, dequantized::Checkpoint, packed, source::is_file_name, stage::Staging};
+use crate::{
+    ExportError, Precision,
+    dequantized::Checkpoint,
+    float::{FLOATS, is_float},
+    packed,
+    source::{Source, is_file_name},
+    stage::Staging,
+};
 
 /// A folder to write: a checkpoint, a packed file, other files, in any combination.
 ///
@@ -18,15 +25,24 @@ use crate::{ExportError, Precision, dequantized::Checkpoint, packed, source::is_
 /// |---|---|---|
 /// | [`dequantized`](Self::dequantized) | not written | a checkpoint that `transformers` loads |
 /// | [`packed`](Self::packed) | not written | `packed.safetensors` with the codes |
+/// | [`packed_model`](Self::packed_model) | not written | the same with all other tensors: the whole model |
+/// | [`replace`](Self::replace) | none | other values for a tensor that the plan leaves as it is |
 /// | [`file`](Self::file) | none | one more file |
 /// | [`overwrite`](Self::overwrite) | `false` | whether the target may hold an earlier export |
 #[derive(Clone, Debug)]
 pub struct Export<'a> {
     plan: &'a Plan,
     checkpoint: Option<(PathBuf, Precision)>,
-    packed: bool,
+    packed: Option<Packed>,
+    replaced: BTreeMap<String, Vec<f32>>,
     files: Vec<(String, Vec<u8>)>,
     overwrite: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Packed {
+    Codes,
+    Model(PathBuf),
 }
 
 /// A file of a finished export.
@@ -42,7 +58,14 @@ impl<'a> Export<'a> {
     /// An export of `plan` that writes nothing yet.
     #[must_use]
     pub fn new(plan: &'a Plan) -> Self {
-        Self { plan, checkpoint: None, packed: false, files: Vec::new(), overwrite: false }
+        Self {
+            plan,
+            checkpoint: None,
+            packed: None,
+            replaced: BTreeMap::new(),
+            files: Vec::new(),
+            overwrite: false,
+        }
     }
 
     /// Writes a checkpoint with the weight files of the folder `source`: decoded weights for the
@@ -58,7 +81,24 @@ impl<'a> Export<'a> {
     /// Writes `packed.safetensors`, which [`read_packed`](crate::read_packed) reads.
     #[must_use]
     pub fn packed(mut self) -> Self {
-        self.packed = true;
+        self.packed = Some(Packed::Codes);
+        self
+    }
+
+    /// Writes `packed.safetensors` with all tensors of the checkpoint in the folder `source` that
+    /// the plan leaves as they are: one file with the whole model, of the size that
+    /// [`remainder`](crate::remainder) lets a budget predict.
+    #[must_use]
+    pub fn packed_model(mut self, source: impl Into<PathBuf>) -> Self {
+        self.packed = Some(Packed::Model(source.into()));
+        self
+    }
+
+    /// Gives other values to a tensor that the plan leaves as it is, such as a norm into which
+    /// scales were folded; row after row. It keeps its type wherever that is exact.
+    #[must_use]
+    pub fn replace(mut self, tensor: impl Into<String>, values: Vec<f32>) -> Self {
+        self.replaced.insert(tensor.into(), values);
         self
     }
 
@@ -91,20 +131,31 @@ impl<'a> Export<'a> {
         target: &Path,
         weights: &BTreeMap<ModuleName, W>,
     ) -> Result<Vec<WrittenFile>, ExportError> {
-        if self.checkpoint.is_none() && !self.packed && self.files.is_empty() {
+        if self.checkpoint.is_none() && self.packed.is_none() && self.files.is_empty() {
             return Err(ExportError::NothingToWrite);
         }
         if let Some((name, _)) = self.files.iter().find(|(name, _)| !is_file_name(name)) {
             return Err(ExportError::FileName { name: name.clone() });
         }
         let weights = check_weights(self.plan, weights)?;
-        let integers = if self.packed { Some(integer_codes(&weights)?) } else { None };
+        let packed = match &self.packed {
+            None => None,
+            Some(Packed::Codes) => Some((integer_codes(&weights)?, None)),
+            Some(Packed::Model(folder)) => {
+                check_apart(target, folder)?;
+                let source = Source::open(folder)?;
+                check_replaced(&source, &self.replaced)?;
+                Some((integer_codes(&weights)?, Some(source)))
+            }
+        };
         let tensors: BTreeMap<_, _> = weights.iter().map(|(name, &weight)| (name.weight(), weight)).collect();
         let checkpoint = match &self.checkpoint {
             None => None,
             Some((folder, precision)) => {
                 check_apart(target, folder)?;
-                Some(Checkpoint::open(folder, *precision, &tensors)?)
+                let checkpoint = Checkpoint::open(folder, *precision, &tensors)?;
+                check_replaced(checkpoint.source(), &self.replaced)?;
+                Some(checkpoint)
             }
         };
 
@@ -112,11 +163,11 @@ impl<'a> Export<'a> {
         for (name, content) in &self.files {
             staging.write(name, content)?;
         }
-        if let Some(integers) = &integers {
-            packed::write(&staging, integers)?;
+        if let Some((integers, source)) = &packed {
+            packed::write(&staging, integers, source.as_ref(), &self.replaced)?;
         }
         if let Some(checkpoint) = &checkpoint {
-            checkpoint.write(&staging, &tensors)?;
+            checkpoint.write(&staging, &tensors, &self.replaced)?;
         }
         let files = staging.files()?;
         staging.publish()?;
@@ -154,6 +205,25 @@ fn check_weights<'a, W: Borrow<QuantizedWeight>>(
         None => Ok(checked),
         Some(name) => Err(ExportError::NotInPlan { module: name.clone() }),
     }
+}
+
+/// Whether `source` has floats of the right number for each of `replaced`.
+fn check_replaced(source: &Source, replaced: &BTreeMap<String, Vec<f32>>) -> Result<(), ExportError> {
+    for (tensor, values) in replaced {
+        let (path, tensor) = (source.folder.clone(), tensor.clone());
+        let Some((_, info)) = source.find(&tensor) else {
+            return Err(ExportError::UnknownTensor { path, tensor });
+        };
+        if info.shape.iter().product::<usize>() != values.len() {
+            let (expected, found) = (info.shape.clone(), vec![values.len()]);
+            return Err(ExportError::TensorShape { path, tensor, expected, found });
+        }
+        if !is_float(info.dtype) {
+            let (expected, found) = (FLOATS, info.dtype.to_string());
+            return Err(ExportError::TensorType { path, tensor, expected, found });
+        }
+    }
+    Ok(())
 }
 
 fn integer_codes<'a>(

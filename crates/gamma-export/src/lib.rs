@@ -38,16 +38,20 @@
 //! |---|---|---|
 //! | [`Export::dequantized`] | the names of the source | quantized modules as decoded floats, everything else byte for byte |
 //! | [`Export::packed`] | `packed.safetensors` | codes, scales and zero points in exactly the bits that the plan counted |
+//! | [`Export::packed_model`] | `packed.safetensors` | the same, and all tensors that the plan leaves as they are |
 //! | [`Export::file`] | any name | what the caller adds, such as `plan.json` |
 
+mod account;
 mod config;
 mod dequantized;
 mod error;
 mod export;
+mod float;
 mod packed;
 mod source;
 mod stage;
 
+pub use account::remainder;
 pub use dequantized::Precision;
 pub use error::ExportError;
 pub use export::{Export, WrittenFile};

@@ -1,8 +1,10 @@
-//! The packed file: the codes themselves, in exactly the bits that a plan counts.
+//! The packed file: the codes themselves, in exactly the bits that a plan counts, and on demand
+//! everything else that the model holds.
 //!
 //! For each module `NAME`: `NAME.codes` (U8, the dense bit stream), `NAME.scales` (F16,
 //! `[out_features, groups]`) and, in asymmetric formats, `NAME.zeros` (U8, a dense bit stream).
-//! The metadata key `gamma` holds JSON with format and shape of every module.
+//! The metadata key `gamma` holds JSON with format and shape of every module. All other tensors are
+//! those of the source, byte for byte.
 
 use std::{
     borrow::Cow,
@@ -16,10 +18,15 @@ use half::f16;
 use safetensors::{Dtype, View, serialize_to_file, tensor::TensorInfo};
 use serde::{Deserialize, Serialize};
 
-use crate::{ExportError, source::Shard, stage::Staging};
+use crate::{
+    ExportError,
+    float::encode,
+    source::{Shard, Source},
+    stage::Staging,
+};
 
 pub(crate) const FILE: &str = "packed.safetensors";
-const KEY: &str = "gamma";
+pub(crate) const KEY: &str = "gamma";
 const VERSION: &str = "gamma.packed/1";
 
 #[derive(Deserialize)]
@@ -34,17 +41,33 @@ struct Header {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Entry {
-    format: Format,
-    shape: [usize; 2],
+pub(crate) struct Entry {
+    pub(crate) format: Format,
+    pub(crate) shape: [usize; 2],
 }
 
-/// Writes the packed file of `weights`.
+/// The metadata of a packed file of these modules.
+pub(crate) fn header(modules: BTreeMap<ModuleName, Entry>) -> serde_json::Result<String> {
+    serde_json::to_string(&Header { format: VERSION.to_owned(), modules })
+}
+
+/// Writes the packed file of `weights`, with all other tensors of `source`.
 pub(crate) fn write(
     staging: &Staging,
     weights: &BTreeMap<&ModuleName, &IntWeight>,
+    source: Option<&Source>,
+    replaced: &BTreeMap<String, Vec<f32>>,
 ) -> Result<(), ExportError> {
     let mut tensors = Vec::new();
+    let shards = source.map_or(&[][..], |source| &source.shards);
+    for shard in shards {
+        let others = shard.tensors().into_iter().filter(|(name, _)| !is_planned(name, weights));
+        let other = |(name, info): (String, _)| match replaced.get(&name) {
+            Some(values) => (name, Part::Replaced(info, values)),
+            None => (name, Part::Source(info, shard.bytes(info))),
+        };
+        tensors.extend(others.map(other));
+    }
     let mut modules = BTreeMap::new();
     for (&name, weight) in weights {
         let [codes, scales, zeros] = tensor_names(name);
@@ -53,7 +76,7 @@ pub(crate) fn write(
         tensors.extend(weight.zeros().map(|bytes| (zeros, Part::Bytes(bytes, [bytes.len()]))));
         modules.insert(name.clone(), Entry { format: weight.format(), shape: weight.shape() });
     }
-    let header = serde_json::to_string(&Header { format: VERSION.to_owned(), modules });
+    let header = header(modules);
     staging.write_safetensors(FILE, |path| {
         // All in one key: several would stand in a random order.
         let metadata = HashMap::from([(KEY.to_owned(), header?)]);
@@ -61,7 +84,14 @@ pub(crate) fn write(
     })
 }
 
-/// Reads a packed file: exactly the weights that were written.
+/// Whether the tensor is the weight of a module that the plan replaces.
+fn is_planned(tensor: &str, weights: &BTreeMap<&ModuleName, &IntWeight>) -> bool {
+    let module = tensor.strip_suffix(".weight").map(ModuleName::new);
+    module.is_some_and(|module| weights.contains_key(&module))
+}
+
+/// Reads a packed file: exactly the quantized weights that were written. Tensors that the plan left
+/// as they were are skipped; any reader of safetensors finds them under their names.
 ///
 /// # Errors
 /// [`ExportError`] names the file, and the tensor or module, where the file is truncated, is no
@@ -76,7 +106,9 @@ pub fn read_packed(path: &Path) -> Result<BTreeMap<ModuleName, QuantizedWeight>,
         let weight = read_module(&file, &name, &entry)?;
         weights.insert(name, weight.into());
     }
-    match file.tensors().into_keys().find(|tensor| !known.contains(tensor)) {
+    // A part of a module that the header does not name would be lost in silence.
+    let part = |tensor: &String| PARTS.iter().any(|part| tensor.ends_with(&format!(".{part}")));
+    match file.tensors().into_keys().find(|tensor| part(tensor) && !known.contains(tensor)) {
         None => Ok(weights),
         Some(tensor) => Err(ExportError::StrayTensor { path: path.to_owned(), tensor }),
     }
@@ -142,14 +174,19 @@ fn tensor<'a>(file: &'a Shard, name: &str, dtype: Dtype) -> Result<&'a TensorInf
     }
 }
 
-fn tensor_names(name: &ModuleName) -> [String; 3] {
-    ["codes", "scales", "zeros"].map(|part| format!("{name}.{part}"))
+const PARTS: [&str; 3] = ["codes", "scales", "zeros"];
+
+pub(crate) fn tensor_names(name: &ModuleName) -> [String; 3] {
+    PARTS.map(|part| format!("{name}.{part}"))
 }
 
 /// One tensor of the packed file.
 enum Part<'a> {
     Bytes(&'a [u8], [usize; 1]),
     Scales(&'a [f16], [usize; 2]),
+    Source(&'a TensorInfo, &'a [u8]),
+    /// In the type of the source.
+    Replaced(&'a TensorInfo, &'a [f32]),
 }
 
 impl View for Part<'_> {
@@ -157,6 +194,7 @@ impl View for Part<'_> {
         match self {
             Self::Bytes(..) => Dtype::U8,
             Self::Scales(..) => Dtype::F16,
+            Self::Source(info, _) | Self::Replaced(info, _) => info.dtype,
         }
     }
 
@@ -164,12 +202,14 @@ impl View for Part<'_> {
         match self {
             Self::Bytes(_, shape) => shape,
             Self::Scales(_, shape) => shape,
+            Self::Source(info, _) | Self::Replaced(info, _) => &info.shape,
         }
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
         match self {
-            Self::Bytes(bytes, _) => Cow::Borrowed(bytes),
+            Self::Bytes(bytes, _) | Self::Source(_, bytes) => Cow::Borrowed(bytes),
+            Self::Replaced(info, values) => Cow::Owned(encode(values, info.dtype)),
             Self::Scales(scales, _) => {
                 Cow::Owned(scales.iter().flat_map(|scale| scale.to_le_bytes()).collect())
             }
@@ -178,7 +218,8 @@ impl View for Part<'_> {
 
     fn data_len(&self) -> usize {
         match self {
-            Self::Bytes(bytes, _) => bytes.len(),
+            Self::Bytes(bytes, _) | Self::Source(_, bytes) => bytes.len(),
+            Self::Replaced(info, values) => values.len() * info.dtype.bitsize() / 8,
             Self::Scales(scales, _) => size_of_val(*scales),
         }
     }

@@ -224,3 +224,42 @@ fn an_index_with_unusual_metadata_gets_its_total_size() {
         assert_eq!(index["metadata"]["total_size"], 24 * 4 + 6 * 4, "{metadata}");
     }
 }
+
+#[test]
+fn replaced_tensors_keep_their_type_where_that_is_exact() {
+    let scratch = tempfile::tempdir().unwrap();
+    let source = folder("fixtures/fable");
+    let (plan, weights) = quantize(&source);
+    let target = scratch.path().join("out");
+    let (exact, inexact) = ("model.norm.weight", "model.layers.0.input_layernorm.weight");
+    let export = Export::new(&plan).dequantized(&source, Precision::F32).packed_model(&source);
+    let third = vec![1.0 / 3.0; 64];
+    export
+        .clone()
+        .replace(exact, vec![0.5; 64])
+        .replace(inexact, third.clone())
+        .write(&target, &weights)
+        .unwrap();
+    let values = |file: &str, tensor: &str| {
+        let bytes = read(&target.join(file));
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let view = tensors.tensor(tensor).unwrap();
+        (view.dtype(), view.data().to_vec())
+    };
+    let half = half::bf16::from_f32(0.5).to_le_bytes().repeat(64);
+    assert_eq!(values("model.safetensors", exact), (Dtype::BF16, half.clone()));
+    assert_eq!(values("packed.safetensors", exact), (Dtype::BF16, half));
+    let exactly: Vec<u8> = third.iter().flat_map(|w| w.to_le_bytes()).collect();
+    assert_eq!(values("model.safetensors", inexact), (Dtype::F32, exactly));
+    // The packed file keeps the size that was foretold.
+    assert_eq!(values("packed.safetensors", inexact).0, Dtype::BF16);
+
+    let refused = |export: Export<'_>| export.write(&scratch.path().join("never"), &weights).unwrap_err();
+    let error = refused(export.clone().replace("model.nor.weight", vec![0.0]));
+    assert!(
+        matches!(&error, ExportError::UnknownTensor { tensor, .. } if tensor == "model.nor.weight"),
+        "{error}"
+    );
+    let error = refused(export.replace(exact, vec![0.0]));
+    assert!(matches!(error, ExportError::TensorShape { .. }), "{error}");
+}

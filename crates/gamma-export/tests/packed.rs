@@ -7,8 +7,8 @@ mod fixture;
 use std::{collections::HashMap, fs, path::Path};
 
 use fixture::{Weights, folder, list, quantize, read};
-use gamma_core::{BitWidth, Format, ModuleName};
-use gamma_export::{Export, ExportError, read_packed};
+use gamma_core::{BitWidth, Footprint, Format, ModuleName};
+use gamma_export::{Export, ExportError, read_packed, remainder};
 use gamma_quant::{CustomWeight, QuantizeError};
 use safetensors::{
     Dtype, SafeTensors,
@@ -45,6 +45,47 @@ fn the_bytes_of_the_file_are_the_bits_of_the_plan() {
     assert!(widths.len() >= 3, "the plan mixes widths");
     assert_eq!((bytes.len() - header - 8) as u64 * 8, plan.stored_bits());
     assert_eq!(read_packed(&path).unwrap(), weights);
+}
+
+#[test]
+fn a_packed_model_holds_every_other_tensor_and_is_as_large_as_foretold() {
+    for source in ["fixtures/fable", "golden/qwen2-random"].map(folder) {
+        let (mut plan, mut weights) = quantize(&source);
+        let scratch = tempfile::tempdir().unwrap();
+        // With all modules, and with two of them left as they are.
+        for (round, left) in [0, 2].into_iter().enumerate() {
+            for _ in 0..left {
+                weights.pop_first();
+            }
+            plan = if left > 0 { fixture::plan(&weights) } else { plan };
+            let target = scratch.path().join(round.to_string());
+            let files = Export::new(&plan).packed_model(&source).write(&target, &weights).unwrap();
+            let path = target.join("packed.safetensors");
+            assert_eq!(read_packed(&path).unwrap(), weights);
+
+            let remainder = remainder(&source, &fixture::table(&weights)).unwrap();
+            let parts = Footprint::of_modules(&plan).with_tensors(&remainder);
+            let container = files[0].bytes - parts.total();
+            assert_eq!(parts.with_container(container).total(), fs::metadata(&path).unwrap().len());
+            assert!(container <= remainder.container, "{container} and {}", remainder.container);
+            assert!(remainder.container < container + container / 4, "{container}, {}", remainder.container);
+
+            let bytes = read(&path);
+            let (header, _) = SafeTensors::read_metadata(&bytes).unwrap();
+            assert_eq!(container, header as u64 + 8);
+            let packed = SafeTensors::deserialize(&bytes).unwrap();
+            for shard in fixture::shards(&source) {
+                let original = read(&source.join(shard));
+                for (name, tensor) in SafeTensors::deserialize(&original).unwrap().tensors() {
+                    let module = ModuleName::new(name.trim_end_matches(".weight"));
+                    match packed.tensor(&name) {
+                        Ok(copy) => assert_eq!(copy, tensor, "{name}"),
+                        Err(_) => assert!(weights.contains_key(&module), "{name} is lost"),
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -166,8 +207,8 @@ fn contradictory_files_are_refused() {
             |e| matches!(e, Error::PackedModule { source: QuantizeError::ScaleNotFinite { .. }, .. }),
         ),
         (
-            |p| p.tensors.push(("other", Dtype::U8, vec![0], vec![])),
-            |e| matches!(e, Error::StrayTensor { tensor, .. } if tensor == "other"),
+            |p| p.tensors.push(("n.codes", Dtype::U8, vec![0], vec![])),
+            |e| matches!(e, Error::StrayTensor { tensor, .. } if tensor == "n.codes"),
         ),
     ];
     let scratch = tempfile::tempdir().unwrap();

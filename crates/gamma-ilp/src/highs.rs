@@ -1,22 +1,29 @@
 //! The projection as a mixed-integer program for HiGHS.
 //!
 //! ```text
-//! minimise   sum of cost[m][k] * x[m][k]                            x[m][k] is 0 or 1
-//! such that  sum over k of x[m][k] = 1                              for every module m
-//!            floor <= sum of size[m][k] * x[m][k] <= ceiling
+//! minimise   sum of cost[g][i] * x[g][i]                            x[g][i] is 0 or 1
+//! such that  sum over i of x[g][i] = 1                              for every group g
+//!            floor <= sum of size[g][i] * x[g][i] <= ceiling
+//!            lower <= sum of a[g][i] * x[g][i] <= upper             for every further row
+//!            sum over i of format f of x[g][i] <= y[f]              for every group g and format f,
+//!            sum of y[f] <= n                                       where formats are counted
 //! ```
 //!
-//! HiGHS computes in `f64` with absolute tolerances, so both rows of numbers are brought to where
+//! HiGHS computes in `f64` with absolute tolerances, so all rows of numbers are brought to where
 //! the tolerances do no harm. Sizes are counted above the narrowest plan in units of their greatest
 //! common divisor and multiplied by a power of two that brings the ceiling near 2^20: all of them
-//! and all their sums are exact, and one unit is far above the tolerance. Costs are counted above
-//! the cheapest option of each module and multiplied by a power of two that brings a known plan to
-//! about 1000; options that cost more than that whole plan are left out.
+//! and all their sums are exact, and one unit is far above the tolerance. Further rows are
+//! multiplied likewise. Costs are counted above the cheapest item of each group and multiplied by a
+//! power of two that brings a known plan to about 1000; items that cost more than that whole plan
+//! are left out. Where no plan is known beforehand, a first solution at a coarser scale gives one.
 
-use gamma_core::{ModuleScores, ScoreTable};
-use highs::{HighsModelStatus, HighsSolutionStatus, Model, RowProblem, Sense, SolvedModel};
+use highs::{Col, HighsModelStatus, HighsSolutionStatus, Model, RowProblem, Sense, SolvedModel};
 
-use crate::{Answer, Limits, ProjectError, Window, knapsack, stored_bits};
+use crate::{
+    Instance, Limits, ProjectError, Window, knapsack,
+    row::{Distinct, Row},
+    solve::Answer,
+};
 
 /// For integrality, rows and reduced costs, and the margin by which HiGHS cuts off what is no
 /// better; its smallest choice is 1e-10.
@@ -25,44 +32,152 @@ const TOLERANCE: f64 = 1e-9;
 const MOST_UNITS: u64 = 1 << 47;
 const CEILING_EXPONENT: i32 = 20;
 const COST_EXPONENT: i32 = 10;
+/// A scale of costs that is this much too coarse is worth another solution.
+const COARSE: f64 = 64.0;
 
-/// The cheapest plan within `window`, or `None` where there is none.
+/// An instance and what joins its groups.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct General<'a> {
+    pub(crate) instance: &'a Instance,
+    pub(crate) window: Window,
+    pub(crate) rows: &'a [Row],
+    pub(crate) distinct: Option<&'a Distinct>,
+}
+
+/// The cheapest plan, or `None` where there is none.
 ///
 /// Cheapest up to [`TOLERANCE`] in the scaled costs, which the gap of the answer includes.
-pub(crate) fn solve(
-    table: &ScoreTable,
-    window: Window,
-    limits: &Limits,
-) -> Result<Option<Answer>, ProjectError> {
-    // A plan of any quality: for the scale of the costs, and should HiGHS run out of time.
-    let first = knapsack::solve(table, window, &limits.max_states(0));
-    let sizes = Sizes::new(table, window)?;
-    if sizes.floor > sizes.ceiling {
+pub(crate) fn solve(general: &General<'_>, limits: &Limits) -> Result<Option<Answer>, ProjectError> {
+    let &General { instance, window, .. } = general;
+    if window.ceiling < instance.narrowest() {
         return Ok(None);
     }
-    let costs = Costs::new(table, first.as_ref().map(|answer| answer.picks.as_slice()));
-    let solved = configured(model(table, &sizes, &costs)?, limits)?.try_solve().map_err(refused)?;
-    let stopped = match solved.status() {
-        // With a plan at hand this would be an error of HiGHS.
-        HighsModelStatus::Infeasible if first.is_none() => return Ok(None),
-        HighsModelStatus::Optimal => false,
-        HighsModelStatus::ReachedTimeLimit => true,
-        status => return Err(refused(status)),
-    };
-    if solved.primal_solution_status() != HighsSolutionStatus::Feasible {
-        return if stopped { Ok(first) } else { Err(unusable("it claims to be optimal without a plan")) };
+    let sizes = Sizes::new(instance, window)?;
+    if sizes.floor > sizes.ceiling || general.rows.iter().any(|row| row.is_out_of_reach(instance)) {
+        return Ok(None);
     }
-    let picks = picks(table, &solved)?;
-    let used = stored_bits(table, &picks);
-    if !window.contains(used) {
-        return Err(unusable(&format!(
-            "a plan of {used} bits, outside of {} to {}",
-            window.floor, window.ceiling
-        )));
+    // A plan of any quality: for the scale of the costs, as a start, and should time run out.
+    let first = knapsack::solve(instance, window, &limits.max_states(0));
+    let first = first.filter(|answer| general.holds(&answer.picks));
+    let costs = Costs::new(instance, first.as_ref().map(|answer| answer.picks.as_slice()));
+    let found = general.attempt(&sizes, &costs, first.as_ref(), limits)?;
+    match &found {
+        // The first scale knew nothing but the costs of the worst plan.
+        Some(answer) if first.is_none() => {
+            let finer = Costs::new(instance, Some(&answer.picks));
+            if finer.scale > COARSE * costs.scale {
+                return general.attempt(&sizes, &finer, Some(answer), limits);
+            }
+            Ok(found)
+        }
+        _ => Ok(found),
     }
-    let bound = solved.double_info_value(c"mip_dual_bound").map_err(refused)?;
-    let gap = (solved.objective_value() - bound).max(0.0) + TOLERANCE;
-    Ok(Some(Answer { picks, gap: if costs.most > 0.0 { gap / costs.scale } else { 0.0 } }))
+}
+
+impl General<'_> {
+    fn holds(&self, picks: &[usize]) -> bool {
+        self.rows.iter().all(|row| row.holds(self.instance, picks))
+            && self.distinct.is_none_or(|distinct| distinct.holds(self.instance, picks))
+    }
+
+    fn attempt(
+        &self,
+        sizes: &Sizes,
+        costs: &Costs,
+        known: Option<&Answer>,
+        limits: &Limits,
+    ) -> Result<Option<Answer>, ProjectError> {
+        let mut model = configured(self.model(sizes, costs)?, limits)?;
+        if let Some(known) = known {
+            model.try_set_solution(Some(&self.start(&known.picks)), None, None, None).map_err(refused)?;
+        }
+        let solved = model.try_solve().map_err(refused)?;
+        let stopped = match solved.status() {
+            // With a plan at hand this would be an error of HiGHS.
+            HighsModelStatus::Infeasible if known.is_none() => return Ok(None),
+            HighsModelStatus::Optimal => false,
+            HighsModelStatus::ReachedTimeLimit => true,
+            status => return Err(refused(status)),
+        };
+        if solved.primal_solution_status() != HighsSolutionStatus::Feasible {
+            return match (stopped, known) {
+                (true, Some(known)) => Ok(Some(known.clone())),
+                (true, None) => Err(ProjectError::TimeLimit { seconds: limits.time_limit.as_secs_f64() }),
+                (false, _) => Err(unusable("it claims to be optimal without a plan")),
+            };
+        }
+        let picks = picks(self.instance, &solved)?;
+        let used = self.instance.size(&picks);
+        if !self.window.contains(used) {
+            let Window { floor, ceiling } = self.window;
+            return Err(unusable(&format!("a plan of {used} bits, outside of {floor} to {ceiling}")));
+        }
+        if !self.holds(&picks) {
+            return Err(unusable("a plan that breaks a constraint"));
+        }
+        let bound = solved.double_info_value(c"mip_dual_bound").map_err(refused)?;
+        let gap = (solved.objective_value() - bound).max(0.0) + TOLERANCE;
+        Ok(Some(Answer { picks, gap: if costs.most > 0.0 { gap / costs.scale } else { 0.0 } }))
+    }
+
+    fn model(&self, sizes: &Sizes, costs: &Costs) -> Result<Model, ProjectError> {
+        let mut problem = RowProblem::new();
+        let mut columns: Vec<Col> = Vec::with_capacity(self.instance.n_items());
+        let mut budget = Vec::with_capacity(self.instance.n_items());
+        for items in self.instance.groups() {
+            let start = columns.len();
+            for (place, item) in items.iter().enumerate() {
+                let cost = excess(items, place);
+                let (cost, most) = if cost > costs.most { (0.0, 0.0) } else { (cost * costs.scale, 1.0) };
+                let column = problem.add_integer_column(cost, 0.0..=most);
+                budget.push((column, sizes.scaled((item.size - items[0].size) / sizes.unit)));
+                columns.push(column);
+            }
+            problem.add_row(1.0..=1.0, columns[start..].iter().map(|&column| (column, 1.0)));
+        }
+        problem.add_row(sizes.scaled(sizes.floor)..=sizes.scaled(sizes.ceiling), budget);
+        for row in self.rows {
+            let largest = row.coefficients.iter().fold(0.0, |most: f64, a| most.max(a.abs()));
+            let scale = if largest > 0.0 { power_of_two(CEILING_EXPONENT, largest) } else { 1.0 };
+            let terms = columns.iter().zip(&row.coefficients).filter(|&(_, &a)| a != 0.0);
+            let terms: Vec<_> = terms.map(|(&column, &a)| (column, a * scale)).collect();
+            problem.add_row(row.lower * scale..=row.upper * scale, terms);
+        }
+        if let Some(distinct) = self.distinct {
+            self.limit_formats(distinct, &mut problem, &columns);
+        }
+        problem.try_optimise(Sense::Minimise).map_err(refused)
+    }
+
+    fn limit_formats(&self, distinct: &Distinct, problem: &mut RowProblem, columns: &[Col]) {
+        let used: Vec<Col> =
+            (0..distinct.count).map(|_| problem.add_integer_column(0.0, 0.0..=1.0)).collect();
+        problem.add_row(..=distinct.at_most as f64, used.iter().map(|&column| (column, 1.0)));
+        for (group, items) in self.instance.groups().enumerate() {
+            let start = self.instance.start(group);
+            let mut own: Vec<(u32, Col)> =
+                (start..start + items.len()).map(|item| (distinct.formats[item], columns[item])).collect();
+            own.sort_by_key(|&(format, _)| format);
+            for same in own.chunk_by(|a, b| a.0 == b.0) {
+                let terms = same.iter().map(|&(_, column)| (column, 1.0));
+                problem.add_row(..=0.0, terms.chain([(used[same[0].0 as usize], -1.0)]));
+            }
+        }
+    }
+
+    /// The columns of a plan.
+    fn start(&self, picks: &[usize]) -> Vec<f64> {
+        let n_formats = self.distinct.map_or(0, |distinct| distinct.count);
+        let mut columns = vec![0.0; self.instance.n_items() + n_formats];
+        for (group, &pick) in picks.iter().enumerate() {
+            let item = self.instance.start(group) + pick;
+            columns[item] = 1.0;
+            if let Some(distinct) = self.distinct {
+                columns[self.instance.n_items() + distinct.formats[item] as usize] = 1.0;
+            }
+        }
+        columns
+    }
 }
 
 /// Sizes above the narrowest plan, in units.
@@ -74,11 +189,11 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn new(table: &ScoreTable, window: Window) -> Result<Self, ProjectError> {
-        let widths = table.modules().iter().flat_map(|m| (0..m.options.len()).map(|pick| above(m, pick)));
+    fn new(instance: &Instance, window: Window) -> Result<Self, ProjectError> {
+        let widths = instance.groups().flat_map(|items| items.iter().map(|item| item.size - items[0].size));
         let unit = widths.fold(0, gcd).max(1);
-        let minimum = table.minimum_bits();
-        let widest: u64 = table.modules().iter().map(|m| above(m, m.options.len() - 1)).sum();
+        let minimum = instance.narrowest();
+        let widest = instance.widest() - minimum;
         let ceiling = (window.ceiling - minimum).min(widest) / unit;
         let floor = window.floor.saturating_sub(minimum).div_ceil(unit);
         if widest / unit > MOST_UNITS {
@@ -93,55 +208,35 @@ impl Sizes {
     }
 }
 
-/// Costs above the cheapest option of each module.
+/// Costs above the cheapest item of each group.
 struct Costs {
     scale: f64,
-    /// An option that costs more is in no plan that beats the known one.
+    /// An item that costs more is in no plan that beats the known one.
     most: f64,
 }
 
 impl Costs {
-    fn new(table: &ScoreTable, known: Option<&[usize]>) -> Self {
-        let modules = table.modules().iter();
+    fn new(instance: &Instance, known: Option<&[usize]>) -> Self {
+        let groups = instance.groups();
         let most: f64 = match known {
             // Twice, because the sum is rounded.
-            Some(known) => 2.0 * modules.zip(known).map(|(m, &pick)| excess(m, pick)).sum::<f64>(),
-            None => modules.map(|m| (0..m.options.len()).map(|k| excess(m, k)).fold(0.0, f64::max)).sum(),
+            Some(known) => 2.0 * groups.zip(known).map(|(items, &pick)| excess(items, pick)).sum::<f64>(),
+            None => groups.map(|g| (0..g.len()).map(|place| excess(g, place)).fold(0.0, f64::max)).sum(),
         };
-        let scale = match most {
-            0.0 => 1.0,
-            // The exponent stays where neither the scale nor its inverse overflows.
-            _ => 2_f64.powi((COST_EXPONENT - most.log2().ceil() as i32).clamp(-1000, 1000)),
-        };
+        let scale = if most > 0.0 { power_of_two(COST_EXPONENT, most) } else { 1.0 };
         Self { scale, most: most.min(f64::MAX) }
     }
 }
 
-fn above(module: &ModuleScores, pick: usize) -> u64 {
-    module.options[pick].stored_bits - module.options[0].stored_bits
+/// The power of two that brings `value` just below `2^exponent`.
+fn power_of_two(exponent: i32, value: f64) -> f64 {
+    // The exponent stays where neither the power nor its inverse overflows.
+    2_f64.powi((exponent - value.log2().ceil() as i32).clamp(-1000, 1000))
 }
 
-fn excess(module: &ModuleScores, pick: usize) -> f64 {
-    let least = module.options.iter().map(|option| option.cost).fold(f64::INFINITY, f64::min);
-    module.options[pick].cost - least
-}
-
-fn model(table: &ScoreTable, sizes: &Sizes, costs: &Costs) -> Result<Model, ProjectError> {
-    let mut problem = RowProblem::new();
-    let mut budget = Vec::new();
-    for module in table.modules() {
-        let mut one = Vec::with_capacity(module.options.len());
-        for pick in 0..module.options.len() {
-            let cost = excess(module, pick);
-            let (cost, most) = if cost > costs.most { (0.0, 0.0) } else { (cost * costs.scale, 1.0) };
-            let column = problem.add_integer_column(cost, 0.0..=most);
-            one.push((column, 1.0));
-            budget.push((column, sizes.scaled(above(module, pick) / sizes.unit)));
-        }
-        problem.add_row(1.0..=1.0, one);
-    }
-    problem.add_row(sizes.scaled(sizes.floor)..=sizes.scaled(sizes.ceiling), budget);
-    problem.try_optimise(Sense::Minimise).map_err(refused)
+fn excess(items: &[crate::instance::Item], place: usize) -> f64 {
+    let least = items.iter().map(|item| item.cost).fold(f64::INFINITY, f64::min);
+    items[place].cost - least
 }
 
 fn configured(mut model: Model, limits: &Limits) -> Result<Model, ProjectError> {
@@ -163,16 +258,14 @@ fn configured(mut model: Model, limits: &Limits) -> Result<Model, ProjectError> 
     Ok(model)
 }
 
-fn picks(table: &ScoreTable, solved: &SolvedModel) -> Result<Vec<usize>, ProjectError> {
+fn picks(instance: &Instance, solved: &SolvedModel) -> Result<Vec<usize>, ProjectError> {
     let solution = solved.get_solution();
-    let mut columns = solution.columns();
-    let mut picks = Vec::with_capacity(table.modules().len());
-    for module in table.modules() {
-        let (own, rest) = columns.split_at(module.options.len());
-        picks.push(own.iter().position(|&x| x > 0.5).ok_or_else(|| unusable("a module without an option"))?);
-        columns = rest;
-    }
-    Ok(picks)
+    let columns = solution.columns();
+    let pick = |(group, items): (usize, &[crate::instance::Item])| {
+        let own = &columns[instance.start(group)..][..items.len()];
+        own.iter().position(|&x| x > 0.5).ok_or_else(|| unusable("a module without an option"))
+    };
+    instance.groups().enumerate().map(pick).collect()
 }
 
 /// HiGHS's word for why there is no plan.

@@ -33,20 +33,29 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Constraints
+//!
+//! [`Problem`] adds what engines and users ask for: modules that share a format, pins and ranges by
+//! pattern, exclusions, counts, several budgets at once, any linear constraint, nearness to an older
+//! plan. It also gives the [`top`](Problem::top) plans, the whole [`frontier`](Problem::frontier) of
+//! cost against size, and [explains](Problem::explain) a choice. Where no plan fits, the error
+//! states the smallest budget that would do and which constraints hold it there.
+//!
 //! # Two solvers
 //!
 //! [`Solver::Knapsack`] is written for this problem: a linear relaxation, then dynamic programming
 //! over the few modules that it leaves in doubt. A model of some hundred modules takes it about a
 //! tenth of a millisecond. [`Solver::Highs`] hands the same integer program to HiGHS, hundreds to
-//! thousands of times slower; it is here as an independent check.
+//! thousands of times slower; it solves what is no knapsack, and checks the other one.
 //!
 //! | | knapsack | HiGHS |
 //! |---|---|---|
 //! | budget | integers | floating point, then checked in integers |
+//! | constraints that join modules | only if its plan obeys them anyway | all |
 //! | lowest cost | costs are compared as integers of more than 100 bits | up to 10^-11 of what the plan costs above every module's cheapest option |
-//! | equal costs, [`ScoreKind::Loss`] | the plan with fewer stored bits | any of them |
-//! | equal costs otherwise | one and the same, by no rule worth a promise | any of them |
-//! | same table, budget and limits | same plan, on any machine and any number of threads | the same, if the build of HiGHS is and its time limit is not reached |
+//! | equal costs, [`ScoreKind::Loss`] | the plan with fewer bits | any of them |
+//! | equal costs otherwise | the one met first: modules nearest to the relaxation first, then in the order of the table, narrow options first | any of them |
+//! | same table, constraints and limits | same plan, on any machine and any number of threads | the same, if the build of HiGHS is and its time limit is not reached |
 //!
 //! # Features
 //!
@@ -57,95 +66,43 @@
 //! [`Certificate`]: gamma_core::Certificate
 
 mod error;
+mod explain;
+mod frontier;
 #[cfg(feature = "highs")]
 mod highs;
+mod infeasible;
+mod instance;
 mod knapsack;
 mod limits;
+mod problem;
+mod program;
+mod row;
+mod rules;
+mod solve;
+mod top;
 mod window;
 
-use gamma_core::{Budget, Certificate, Plan, ScoreKind, ScoreTable};
+use gamma_core::{Budget, Plan, ScoreKind, ScoreTable};
 
-pub use error::ProjectError;
+pub use error::{Held, ProjectError};
+pub use explain::{Alternative, Explanation, Forced};
+pub use frontier::{Frontier, FrontierPoint, FrontierStep};
+use instance::Instance;
 pub use limits::{Limits, Solver};
+pub use problem::{Change, Problem};
+pub use rules::{Engine, Pattern, Rule, RuleError, Ties, Which};
 use window::Window;
 
-/// Option indices, one per module, and how much cheaper another plan could be.
-struct Answer {
-    picks: Vec<usize>,
-    gap: f64,
-}
-
-/// The cheapest plan of `table` within `budget`.
-///
-/// With [`ScoreKind::Loss`] a plan may leave a part of the budget unused; of plans of equal cost
-/// the one of fewer stored bits is taken.
-///
-/// With [`ScoreKind::Logits`] a plan must fill the budget, because logits carry a price of storage
-/// of their own: it uses at least `limit - delta` bits, where `delta` is the smallest positive
-/// difference between the stored bits of two options of one module. Where no plan does, `delta` is
-/// doubled until one does. A limit beyond the widest plan counts as the size of that plan. If the
-/// solver's limit is reached before it finds a plan or proves that there is none, `delta` is
-/// doubled too.
-///
-/// The [certificate](gamma_core::Certificate) tells what was proven: no plan within the budget
-/// (that fills it, for logits) costs less than `bound`. Costs are compared without rounding, but the
-/// `cost` of the plan is a sum of `f64` in module order; `bound` equals it where another plan could
-/// be cheaper by no more than the rounding of that sum.
+/// The cheapest plan of `table` within `budget`: [`Problem::solve`] without further constraints.
 ///
 /// # Errors
-/// [`ProjectError::Budget`] if no plan fits. The other variants concern [`Solver::Highs`] alone.
+/// [`ProjectError::Budget`] and [`ProjectError::BelowMinimum`] if no plan fits. Other variants
+/// concern [`Solver::Highs`] alone.
 pub fn project(
     table: &ScoreTable,
     kind: ScoreKind,
     budget: Budget,
     limits: &Limits,
 ) -> Result<Plan, ProjectError> {
-    let limit_bits = budget.limit_bits(table)?;
-    let (answer, window) = best(table, kind, limit_bits, limits)?;
-    Ok(certified(table, &answer, window, limit_bits, limits.solver))
-}
-
-/// The answer, and the window in which it is the best.
-fn best(
-    table: &ScoreTable,
-    kind: ScoreKind,
-    limit_bits: u64,
-    limits: &Limits,
-) -> Result<(Answer, Window), ProjectError> {
-    if kind == ScoreKind::Logits {
-        for window in window::filling(table, limit_bits) {
-            if let Some(answer) = solve(table, window, limits)? {
-                return Ok((answer, window));
-            }
-        }
-    }
-    let window = Window::up_to(limit_bits);
-    let answer = solve(table, window, limits)?.expect("the narrowest plan is within the budget");
-    Ok((answer, window))
-}
-
-fn solve(table: &ScoreTable, window: Window, limits: &Limits) -> Result<Option<Answer>, ProjectError> {
-    match limits.solver {
-        Solver::Auto | Solver::Knapsack => Ok(knapsack::solve(table, window, limits)),
-        #[cfg(feature = "highs")]
-        Solver::Highs => highs::solve(table, window, limits),
-        #[cfg(not(feature = "highs"))]
-        Solver::Highs => Err(ProjectError::NoHighs),
-    }
-}
-
-fn stored_bits(table: &ScoreTable, picks: &[usize]) -> u64 {
-    picks.iter().zip(table.modules()).map(|(&pick, module)| module.options[pick].stored_bits).sum()
-}
-
-fn certified(table: &ScoreTable, answer: &Answer, window: Window, limit_bits: u64, solver: Solver) -> Plan {
-    let chosen = || answer.picks.iter().zip(table.modules()).map(|(&pick, module)| &module.options[pick]);
-    let used_bits = stored_bits(table, &answer.picks);
-    assert!(window.contains(used_bits), "a plan of {used_bits} bits is outside {window:?}");
-    let cost: f64 = chosen().map(|option| option.cost).sum();
-    let rounding = f64::EPSILON * chosen().map(|option| option.cost.abs()).sum::<f64>();
-    let bound = if answer.gap > rounding { (cost - answer.gap).next_down() } else { cost };
-    let solver = if solver == Solver::Highs { "highs" } else { "knapsack" }.to_owned();
-    let certificate = Certificate { solver, cost, bound, limit_bits, used_bits };
-    Plan::from_picks(table, &answer.picks, Some(certificate)).expect("one option of each module is picked")
+    Problem::new(table, kind, budget).solve(limits)
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Solver {
-    /// The fastest solver that is exact for the table: today always [`Solver::Knapsack`].
+    /// [`Solver::Knapsack`], and [`Solver::Highs`] where constraints join modules that the plan of
+    /// the former breaks.
     #[default]
     Auto,
     /// The exact solver of this crate, pure Rust.

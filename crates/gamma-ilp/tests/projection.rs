@@ -126,11 +126,11 @@ fn a_budget_below_the_smallest_plan_is_an_error_that_states_the_minimum() {
         for kind in [ScoreKind::Loss, ScoreKind::Logits] {
             let limits = Limits::default().solver(solver);
             let error = project(&table, kind, Budget::bytes(129), &limits).unwrap_err();
-            assert!(matches!(error, ProjectError::Budget(_)));
+            assert!(matches!(error, ProjectError::BelowMinimum { minimum_bits: 1040, .. }));
             assert_eq!(
                 error.to_string(),
-                "the budget of 1032 bits is below the smallest plan, which needs 1040 bits \
-                 (520.0000 stored bits per weight, 130 bytes)"
+                "the budget leaves 129 bytes for the allocated modules, and the smallest plan needs 130 \
+                 (520.0000 bits per weight); a budget 1 bytes larger would do"
             );
             assert!(project(&table, kind, Budget::bytes(130), &limits).is_ok());
         }
@@ -213,7 +213,7 @@ fn a_build_without_highs_says_so() {
     let table = table_of(&[vec![(8, 1.0)]]);
     let limits = Limits::default().solver(Solver::Highs);
     let error = project(&table, ScoreKind::Loss, Budget::bytes(1), &limits).unwrap_err();
-    assert_eq!(error, ProjectError::NoHighs);
+    assert_eq!(error, ProjectError::NoHighs { constraints: Vec::new() });
 }
 
 #[cfg(feature = "highs")]

@@ -35,7 +35,8 @@ impl<'a> Applied<'a> {
     }
 
     /// Writes the folder `out`: a checkpoint that `transformers` loads, with the decoded weights
-    /// in f32; `packed.safetensors` with the codes themselves; and `plan.json`. The folder appears
+    /// in f32; `packed.safetensors` with the codes themselves and all other tensors of the model;
+    /// and `plan.json`. The folder appears
     /// complete or not at all. A folder that is not empty is refused.
     ///
     /// # Errors
@@ -56,7 +57,7 @@ impl<'a> Applied<'a> {
     ) -> Result<Vec<WrittenFile>, Error> {
         let export = Export::new(&self.plan)
             .dequantized(self.run.checkpoint.folder(), precision)
-            .packed()
+            .packed_model(self.run.checkpoint.folder())
             .file("plan.json", self.plan.to_json())
             .overwrite(overwrite);
         let weights: BTreeMap<ModuleName, &QuantizedWeight> =

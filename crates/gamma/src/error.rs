@@ -105,6 +105,9 @@ pub enum Error {
         #[source]
         source: FileError,
     },
+    /// A file of latencies cannot be used, or lacks an option.
+    #[error("{0}")]
+    Latency(String),
     /// A picture cannot be drawn.
     #[error("the picture cannot be drawn: {0}")]
     Picture(String),

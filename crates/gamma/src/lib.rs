@@ -66,6 +66,7 @@ mod builder;
 mod calibration;
 mod error;
 mod judge;
+mod latency;
 mod network;
 mod progress;
 pub mod report;
@@ -77,17 +78,21 @@ pub use builder::{Builder, Gamma};
 pub use calibration::Calibration;
 pub use error::Error;
 pub use judge::Jury;
+pub use latency::LatencyTable;
 pub use progress::{Event, Progress, Quiet};
 pub use run::{Run, ScoreSource};
 pub use scores::{Plan, Scores};
 
 pub use burn::tensor::Device;
 pub use gamma_core::{
-    self as core, BitWidth, Budget, Certificate, Choice, Digest, Format, GroupSize, ModuleName, ModuleScores,
-    Provenance, ScoreKind, ScoreTable, ScoredOption, ScoresFile, Symmetry,
+    self as core, BitWidth, Budget, Certificate, Choice, Digest, Footprint, Format, GroupSize, ModuleName,
+    ModuleScores, Provenance, Remainder, ScoreKind, ScoreTable, ScoredOption, ScoresFile, Symmetry,
 };
 pub use gamma_export::{ExportError, Precision, WrittenFile, write_atomically};
-pub use gamma_ilp::{Limits, ProjectError, Solver};
+pub use gamma_ilp::{
+    self as ilp, Change, Engine, Explanation, Frontier, Limits, Pattern, Problem, ProjectError, Rule,
+    RuleError, Solver, Ties, Which,
+};
 pub use gamma_model::{self as model, Config, Evaluation, ModelError};
 pub use gamma_preference::{LearnError, Pressure, Sampling, Settings, Step};
 pub use gamma_quant::{self as quant, Quantizer, Rtn};

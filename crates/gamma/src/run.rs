@@ -7,7 +7,10 @@ use std::{
 };
 
 use burn::tensor::{Device, Tensor};
-use gamma_core::{BitWidth, Digest, ModuleName, Provenance, ScoreKind, ScoresFile};
+use gamma_core::{
+    BitWidth, CacheShape, Digest, ModuleName, ModuleScores, Provenance, Remainder, ScoreKind, ScoreTable,
+    ScoredOption, ScoresFile,
+};
 use gamma_model::{Checkpoint, Config, Decoder, TextEncoder, sample};
 use gamma_preference::{Learned, learn};
 use gamma_quant::Quantizer;
@@ -89,7 +92,40 @@ impl Run {
             ScoreSource::Losses => (ScoreKind::Loss, losses),
             ScoreSource::Logits => (ScoreKind::Logits, logits),
         };
-        Ok(Scores::new(ScoresFile { kind, provenance: self.provenance(sequences), table }))
+        let remainder = Some(self.remainder(&table)?);
+        Ok(Scores::new(ScoresFile { kind, provenance: self.provenance(sequences), remainder, table }))
+    }
+
+    /// What could be chosen, before anything is learned: the options of every module with their
+    /// sizes, at no cost. Enough to ask whether a [`Problem`](crate::Problem) has a plan at all.
+    /// `None` where the quantizer's own code does not say beforehand what it takes.
+    ///
+    /// # Errors
+    /// [`Error`] if the checkpoint cannot be read.
+    pub fn options(&self) -> Result<Option<Scores>, Error> {
+        let module = |module: gamma_model::Module| {
+            let option = |&bits: &BitWidth| {
+                let format = self.quantizer.format(bits);
+                format.stored_bits(module.shape).map(|size| ScoredOption::new(format, size, 0.0))
+            };
+            let options: Option<Vec<_>> = self.candidates.iter().map(option).collect();
+            options.map(|options| ModuleScores { name: module.name, shape: module.shape, options })
+        };
+        let modules: Option<Vec<_>> =
+            (0..self.config().blocks).flat_map(|block| self.config().modules(block)).map(module).collect();
+        let Some(table) = modules.and_then(|modules| ScoreTable::new(modules).ok()) else { return Ok(None) };
+        let remainder = Some(self.remainder(&table)?);
+        let provenance = self.provenance(&[]);
+        Ok(Some(Scores::new(ScoresFile { kind: ScoreKind::Loss, provenance, remainder, table })))
+    }
+
+    /// What the model holds besides the modules of `table`.
+    fn remainder(&self, table: &ScoreTable) -> Result<Remainder, Error> {
+        let config = self.config();
+        let [blocks, kv_heads, head_dim] =
+            [config.blocks, config.kv_heads, config.head_dim].map(|number| number as u64);
+        let cache = Some(CacheShape { blocks, kv_heads, head_dim });
+        Ok(Remainder { cache, ..gamma_export::remainder(self.checkpoint.folder(), table)? })
     }
 
     /// Quantizes the model as `plan` says.
@@ -224,7 +260,13 @@ impl Run {
                 return Err(Error::Quantizer { module, bits, expected, found });
             }
         }
-        match modules.into_keys().find(|name| plan.choice(name).is_none()) {
+        for excluded in plan.excluded() {
+            if !modules.contains_key(excluded) {
+                return Err(Error::Modules { module: excluded.clone(), in_plan: true });
+            }
+        }
+        let covered = |name: &ModuleName| plan.choice(name).is_some() || plan.excluded().contains(name);
+        match modules.into_keys().find(|name| !covered(name)) {
             None => Ok(()),
             Some(module) => Err(Error::Modules { module, in_plan: false }),
         }

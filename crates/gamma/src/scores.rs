@@ -2,9 +2,11 @@
 
 use std::{fs, ops::Deref, path::Path};
 
-use gamma_core::{BitWidth, Budget, FileError, PlanFile, Provenance, ScoresFile};
+use gamma_core::{
+    BitWidth, Budget, FileError, Footprint, ModuleName, PlanFile, Provenance, Remainder, ScoresFile,
+};
 use gamma_export::write_atomically;
-use gamma_ilp::{Limits, project};
+use gamma_ilp::{Limits, Problem};
 
 use crate::Error;
 
@@ -46,16 +48,54 @@ impl Scores {
     /// # Errors
     /// [`Error::Project`] states the smallest possible budget if this one is too small.
     pub fn project(&self, budget: Budget) -> Result<Plan, Error> {
-        self.project_within(budget, &Limits::default())
+        self.solve(&self.problem(budget), &Limits::default())
     }
 
-    /// [`project`](Self::project) with a solver and limits of the caller's choice.
+    /// A projection to which constraints can be added: ties for an engine, pinned or excluded
+    /// modules, latencies. [`solve`](Self::solve) turns it into a plan.
+    ///
+    /// ```no_run
+    /// use gamma::{Budget, Limits, Scores};
+    ///
+    /// let scores = Scores::load("scores.json")?;
+    /// let problem = scores
+    ///     .problem(Budget::device(8 << 30, 4096))
+    ///     .rule("tie vllm".parse()?)
+    ///     .rule("min *.down_proj 3".parse()?);
+    /// let plan = scores.solve(&problem, &Limits::default())?;
+    /// println!("{}", plan.footprint());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn problem(&self, budget: Budget) -> Problem<'_> {
+        Problem::new(&self.0.table, self.0.kind, budget).remainder(self.0.remainder.as_ref())
+    }
+
+    /// The cheapest plan that obeys `problem`, which was made from these scores.
     ///
     /// # Errors
-    /// As [`project`](Self::project).
-    pub fn project_within(&self, budget: Budget, limits: &Limits) -> Result<Plan, Error> {
-        let plan = project(&self.0.table, self.0.kind, budget, limits)?;
-        Ok(Plan(PlanFile { budget: Some(budget), provenance: self.0.provenance.clone(), plan }))
+    /// [`Error::Project`] names the rule, module or budget at fault.
+    pub fn solve(&self, problem: &Problem<'_>, limits: &Limits) -> Result<Plan, Error> {
+        Ok(self.filed(problem, problem.solve(limits)?))
+    }
+
+    /// The `count` cheapest plans that obey `problem`, cheapest first.
+    ///
+    /// # Errors
+    /// As [`solve`](Self::solve).
+    pub fn top(&self, problem: &Problem<'_>, count: usize, limits: &Limits) -> Result<Vec<Plan>, Error> {
+        let plans = problem.top(count, limits)?;
+        Ok(plans.into_iter().map(|plan| self.filed(problem, plan)).collect())
+    }
+
+    fn filed(&self, problem: &Problem<'_>, plan: gamma_core::Plan) -> Plan {
+        Plan(PlanFile {
+            budget: Some(problem.goal()),
+            provenance: self.0.provenance.clone(),
+            constraints: problem.constraints(),
+            excluded: problem.excluded(),
+            remainder: problem.remainder_with_excluded(),
+            plan,
+        })
     }
 
     /// The plan that gives `bits` to every module: what gamma is measured against.
@@ -63,8 +103,14 @@ impl Scores {
     /// # Errors
     /// [`Error::Plan`] if `bits` is not among the candidates.
     pub fn uniform(&self, bits: BitWidth) -> Result<Plan, Error> {
-        let plan = gamma_core::Plan::uniform(&self.0.table, bits)?;
-        Ok(Plan(PlanFile { budget: None, provenance: self.0.provenance.clone(), plan }))
+        Ok(Plan(PlanFile {
+            budget: None,
+            provenance: self.0.provenance.clone(),
+            constraints: Vec::new(),
+            excluded: Vec::new(),
+            remainder: self.0.remainder.clone(),
+            plan: gamma_core::Plan::uniform(&self.0.table, bits)?,
+        }))
     }
 }
 
@@ -103,6 +149,34 @@ impl Plan {
     #[must_use]
     pub fn provenance(&self) -> &Provenance {
         &self.0.provenance
+    }
+
+    /// What the plan had to obey besides the budget, in words; rules read back as
+    /// [`Rule`](crate::Rule).
+    #[must_use]
+    pub fn constraints(&self) -> &[String] {
+        &self.0.constraints
+    }
+
+    /// Modules that stay as they are.
+    #[must_use]
+    pub fn excluded(&self) -> &[ModuleName] {
+        &self.0.excluded
+    }
+
+    /// What the model holds besides the modules of the plan, where the scores knew it.
+    #[must_use]
+    pub fn remainder(&self) -> Option<&Remainder> {
+        self.0.remainder.as_ref()
+    }
+
+    /// Where the bytes go: the planned modules and, where it is known, everything else that the
+    /// packed file holds. What the file adds for its own purposes is an upper bound. For a plan
+    /// that a device budget led to, the key-value cache takes the place of the file's header.
+    #[must_use]
+    pub fn footprint(&self) -> Footprint {
+        let budget = self.0.budget.unwrap_or(Budget::bytes(u64::MAX));
+        Footprint::within(budget, self, self.remainder())
     }
 
     /// The text of `plan.json`.

@@ -9,6 +9,7 @@ use std::{
 use gamma::{
     BitWidth, Budget, Calibration, Error, Event, Format, Gamma, GroupSize, Limits, Pressure, Quantizer,
     Quiet, Rtn, Run, ScoreSource, Scores, Settings, Solver,
+    core::{FixedRole, Part},
     quant::{CalibrationNeeds, CalibrationStats, QuantizeError, QuantizedWeight, WeightView},
 };
 
@@ -75,8 +76,17 @@ fn stored_bits_are_the_bytes_of_the_written_tensors_and_the_checkpoint_is_the_ju
 
     let packed = std::fs::read(out.join("packed.safetensors")).expect("written");
     let tensors = safetensors::SafeTensors::deserialize(&packed).expect("safetensors");
-    let bytes: usize = tensors.tensors().iter().map(|(_, tensor)| tensor.data().len()).sum();
-    assert_eq!(bytes as u64 * 8, plan.stored_bits());
+    let codes = |name: &str| [".codes", ".scales", ".zeros"].iter().any(|part| name.ends_with(part));
+    let bytes = |planned: bool| -> u64 {
+        let own = tensors.tensors().into_iter().filter(|(name, _)| codes(name) == planned);
+        own.map(|(_, tensor)| tensor.data().len() as u64).sum()
+    };
+    assert_eq!(bytes(true) * 8, plan.stored_bits());
+    // The account of the plan is that of the file, but for what the header leaves of its bound.
+    let (footprint, remainder) = (plan.footprint(), plan.remainder().expect("learned from a model"));
+    assert_eq!(bytes(false), remainder.tensor_bytes());
+    let header = packed.len() as u64 - bytes(true) - bytes(false);
+    assert!((header..header + header / 4).contains(&footprint.bytes(Part::Container)), "{footprint}");
     assert!(plan.stored_bits() <= plan.certificate().expect("solved").limit_bits);
 
     // Read back through our own reader, the checkpoint is the model that was judged, to the bit.
@@ -87,6 +97,41 @@ fn stored_bits_are_the_bytes_of_the_written_tensors_and_the_checkpoint_is_the_ju
     let again = reread.jury(&text, Some(128), Some(8), &mut Quiet).expect("judges").full_precision();
     assert!((judged.loss - again.loss).abs() < 1e-12, "{judged:?} and {again:?}");
     assert!(matches!(reread.apply(&plan), Err(Error::OtherWeights { .. })));
+}
+
+#[test]
+fn excluded_modules_stay_as_they_are() {
+    let (run, scores) = learned();
+    let problem = scores
+        .problem(Budget::average_bits(3.0))
+        .rule("exclude model.layers.0.*".parse().expect("a rule"))
+        .rule("tie vllm".parse().expect("a rule"));
+    let plan = scores.solve(&problem, &Limits::default()).expect("feasible");
+    assert_eq!((plan.choices().len(), plan.excluded().len()), (35, 7));
+    let footprint = plan.footprint();
+    assert_eq!(footprint.bytes(Part::Fixed(FixedRole::Module)), 49_152 * 2, "{footprint}");
+    let applied = run.apply(&plan).expect("fits the model");
+    assert!(applied.weights().keys().all(|name| name.block() != Some(0)));
+    // A plan that forgets a module, rather than to exclude it, is refused.
+    let forgetful = plan.to_json().replacen("\"model.layers.0.self_attn.q_proj\",", "", 1);
+    let scratch = tempfile::tempdir().expect("a folder");
+    let path = scratch.path().join("plan.json");
+    std::fs::write(&path, forgetful).expect("writes");
+    let error = run.apply(&gamma::Plan::load(&path).expect("parses")).expect_err("incomplete");
+    assert!(matches!(error, Error::Modules { in_plan: false, .. }), "{error}");
+}
+
+#[test]
+fn what_cannot_be_planned_is_refused_before_learning() {
+    let (run, scores) = learned();
+    let options = run.options().expect("reads").expect("integer formats");
+    assert_eq!(options.table.minimum_bits(), scores.table.minimum_bits());
+    assert_eq!(options.remainder, scores.remainder);
+    let problem = options.problem(Budget::average_bits(2.5));
+    assert!(problem.check(&Limits::default()).is_ok());
+    let problem = problem.rule("min * 3".parse().expect("a rule"));
+    let error = problem.check(&Limits::default()).expect_err("too small");
+    assert!(error.to_string().contains("without `min * 3`"), "{error}");
 }
 
 #[test]
@@ -105,8 +150,9 @@ fn ten_budgets_come_from_one_score_file_and_both_solvers_agree() {
         assert!(plan.cost() <= last, "a larger budget cannot cost more");
         last = plan.cost();
         if cfg!(feature = "highs") {
-            let other =
-                scores.project_within(budget, &Limits::default().solver(Solver::Highs)).expect("feasible");
+            let other = scores
+                .solve(&scores.problem(budget), &Limits::default().solver(Solver::Highs))
+                .expect("feasible");
             assert!((other.cost() - plan.cost()).abs() <= 1e-9 * plan.cost().abs(), "{budget}");
         }
     }

@@ -5,10 +5,14 @@ use super::Finding;
 /// The map of the workspace.
 pub const FILE: &str = "docs/ARCHITECTURE.md";
 
+/// Folders whose folders are crates.
+pub const PARENTS: [&str; 2] = ["crates", "examples"];
+
 /// The part of the map below a heading that names one crate, as in ``### `crates/gamma-ilp` ``.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Chapter {
-    pub name: String,
+    /// From the root, such as `crates/gamma-ilp`.
+    pub folder: String,
     pub line: usize,
     pub borders: Vec<Border>,
 }
@@ -26,10 +30,14 @@ pub fn chapters(map: &str) -> Vec<Chapter> {
     let mut inside = false;
     for (line, text) in (1..).zip(map.lines()) {
         if text.starts_with('#') {
-            let name = quoted(text).find_map(|name| name.strip_prefix("crates/"));
-            inside = name.is_some();
-            if let Some(name) = name {
-                chapters.push(Chapter { name: name.to_owned(), line, borders: Vec::new() });
+            let is_crate = |path: &&str| {
+                path.split_once('/')
+                    .is_some_and(|(parent, name)| PARENTS.contains(&parent) && !name.is_empty())
+            };
+            let folder = quoted(text).find(is_crate);
+            inside = folder.is_some();
+            if let Some(folder) = folder {
+                chapters.push(Chapter { folder: folder.to_owned(), line, borders: Vec::new() });
             }
         } else if let (true, Some(chapter)) = (inside, chapters.last_mut())
             && let Some((_, names)) = text.split_once("**Never reaches:**")
@@ -38,6 +46,13 @@ pub fn chapters(map: &str) -> Vec<Chapter> {
         }
     }
     chapters
+}
+
+impl Chapter {
+    /// The package: crates are named like their folders.
+    pub fn package(&self) -> &str {
+        self.folder.rsplit('/').next().unwrap_or(&self.folder)
+    }
 }
 
 /// The parts of a line between backticks.
@@ -49,15 +64,16 @@ fn quoted(line: &str) -> impl Iterator<Item = &str> {
 pub fn compare(chapters: &[Chapter], crates: &[String]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (position, chapter) in chapters.iter().enumerate() {
-        if !crates.contains(&chapter.name) {
-            findings.push(Finding::new(FILE, chapter.line, format!("there is no crates/{}", chapter.name)));
+        let folder = &chapter.folder;
+        if !crates.contains(folder) {
+            findings.push(Finding::new(FILE, chapter.line, format!("there is no {folder}")));
         }
-        if chapters[..position].iter().any(|earlier| earlier.name == chapter.name) {
-            findings.push(Finding::new(FILE, chapter.line, format!("second heading for `{}`", chapter.name)));
+        if chapters[..position].iter().any(|earlier| earlier.folder == *folder) {
+            findings.push(Finding::new(FILE, chapter.line, format!("second heading for `{folder}`")));
         }
     }
-    for name in crates.iter().filter(|name| chapters.iter().all(|chapter| chapter.name != **name)) {
-        findings.push(Finding::new(FILE, 0, format!("no heading names `crates/{name}`")));
+    for folder in crates.iter().filter(|folder| chapters.iter().all(|chapter| chapter.folder != **folder)) {
+        findings.push(Finding::new(FILE, 0, format!("no heading names `{folder}`")));
     }
     findings
 }
@@ -73,14 +89,17 @@ Text with `code`.
 **Never reaches:** `burn`, files by `std::fs`.
 ## Elsewhere
 **Never reaches:** `ignored`.
-### `crates/b`
+### `examples/b`
+### `docs/b`
+**Never reaches:** `ignored`.
 ";
 
     #[test]
     fn borders_belong_to_the_crate_above_them() {
         let chapters = chapters(MAP);
-        let names: Vec<&str> = chapters.iter().map(|chapter| chapter.name.as_str()).collect();
-        assert_eq!(names, ["a", "b"]);
+        let folders: Vec<&str> = chapters.iter().map(|chapter| chapter.folder.as_str()).collect();
+        assert_eq!(folders, ["crates/a", "examples/b"]);
+        assert_eq!(chapters[1].package(), "b");
         let border = |name: &str| Border { name: name.to_owned(), line: 4 };
         assert_eq!(chapters[0].borders, [border("burn"), border("std::fs")]);
         assert_eq!(chapters[1].borders, []);
@@ -88,7 +107,7 @@ Text with `code`.
 
     #[test]
     fn map_and_folders_are_compared_both_ways() {
-        let found = compare(&chapters(MAP), &["b".to_owned(), "c".to_owned()]);
+        let found = compare(&chapters(MAP), &["examples/b".to_owned(), "crates/c".to_owned()]);
         let lines: Vec<usize> = found.iter().map(|finding| finding.line).collect();
         assert_eq!(lines, [2, 0]);
     }

@@ -12,21 +12,21 @@ use crate::workspace::{Workspace, output};
 pub fn check(workspace: &Workspace, chapters: &[Chapter], texts: &[Text]) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for chapter in chapters.iter().filter(|chapter| !chapter.borders.is_empty()) {
-        let folder = Path::new("crates").join(&chapter.name);
+        let sources_in = Path::new(&chapter.folder).join("src");
         let sources: Vec<&Text> = texts
             .iter()
-            .filter(|text| text.has_extension("rs") && text.path.starts_with(folder.join("src")))
+            .filter(|text| text.has_extension("rs") && text.path.starts_with(&sources_in))
             .collect();
         if sources.is_empty() {
             continue; // reported as a heading without a crate
         }
-        let packages = reachable(workspace, &chapter.name)?;
+        let packages = reachable(workspace, chapter.package())?;
         for border in &chapter.borders {
             if border.name.contains("::") {
                 findings.extend(sources.iter().flat_map(|source| uses(source, &border.name)));
             } else if let Some(package) = packages.iter().find(|package| belongs(package, &border.name)) {
                 let message =
-                    format!("`{}` reaches `{package}`: cargo tree -p {0} -i {package}", chapter.name);
+                    format!("`{}` reaches `{package}`: cargo tree -p {0} -i {package}", chapter.package());
                 findings.push(Finding::new(FILE, border.line, message));
             }
         }

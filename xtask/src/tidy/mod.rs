@@ -73,7 +73,7 @@ pub fn run(workspace: &Workspace) -> Result<()> {
 fn check(workspace: &Workspace) -> Result<Vec<Finding>> {
     let root = workspace.root();
     let texts = files::read(root)?;
-    let crates = crate_names(root)?;
+    let crates = crate_folders(root)?;
     let mut findings = Vec::new();
     match texts.iter().find(|text| text.path == Path::new(architecture::FILE)) {
         Some(map) => {
@@ -89,17 +89,20 @@ fn check(workspace: &Workspace) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// Names of the folders in `crates/` that hold a manifest.
-fn crate_names(root: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(root.join("crates")).context("cannot list crates/")? {
-        let entry = entry.context("cannot list crates/")?;
-        if entry.path().join("Cargo.toml").is_file() {
-            names.push(entry.file_name().to_string_lossy().into_owned());
+/// The folders of crates, from the root.
+fn crate_folders(root: &Path) -> Result<Vec<String>> {
+    let mut folders = Vec::new();
+    for parent in architecture::PARENTS {
+        let entries = fs::read_dir(root.join(parent)).with_context(|| format!("cannot list {parent}/"))?;
+        for entry in entries {
+            let entry = entry.with_context(|| format!("cannot list {parent}/"))?;
+            if entry.path().join("Cargo.toml").is_file() {
+                folders.push(format!("{parent}/{}", entry.file_name().to_string_lossy()));
+            }
         }
     }
-    names.sort();
-    Ok(names)
+    folders.sort();
+    Ok(folders)
 }
 
 #[cfg(test)]

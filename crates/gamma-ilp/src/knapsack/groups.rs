@@ -1,15 +1,13 @@
-//! The table as the solver sees it: small relative sizes, and only options worth a look.
+//! The instance as the solver sees it: small relative sizes, and only options worth a look.
 
-use gamma_core::ScoreTable;
-
-use crate::Window;
+use crate::{Instance, Window};
 
 /// What sizes count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Measure {
-    /// Stored bits above the narrowest plan; the ceiling of the window limits their sum.
+    /// Bits above the narrowest plan; the ceiling of the window limits their sum.
     Spent,
-    /// Stored bits below the widest plan; the floor of the window limits their sum.
+    /// Bits below the widest plan; the floor of the window limits their sum.
     Saved,
 }
 
@@ -27,11 +25,11 @@ pub(super) enum Keep {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Item {
     /// In units, relative to the smallest option of the module. Sizes of whole plans fit an `i64`,
-    /// because those of a [`ScoreTable`] do.
+    /// because those of an [`Instance`] do.
     pub(super) size: i64,
-    /// The table's cost times a power of two.
+    /// The instance's cost times a power of two.
     pub(super) cost: f64,
-    /// Position in the table.
+    /// Position in the instance.
     pub(super) pick: u32,
 }
 
@@ -48,35 +46,33 @@ pub(super) struct Groups {
     items: Vec<Item>,
     starts: Vec<u32>,
     measure: Measure,
-    /// Stored bits of the narrowest and of the widest plan.
+    /// Bits of the narrowest and of the widest plan.
     ends: (u64, u64),
     /// Greatest common divisor of all sizes, in bits.
     unit: i64,
 }
 
 impl Groups {
-    /// The items of `table`, costs multiplied by `scale`.
-    pub(super) fn new(table: &ScoreTable, measure: Measure, keep: Keep, scale: f64) -> Self {
-        let modules = table.modules();
-        let mut items = Vec::with_capacity(modules.iter().map(|module| module.options.len()).sum());
-        let mut starts = Vec::with_capacity(modules.len() + 1);
+    /// The items of `instance`, costs multiplied by `scale`.
+    pub(super) fn new(instance: &Instance, measure: Measure, keep: Keep, scale: f64) -> Self {
+        let mut items = Vec::with_capacity(instance.n_items());
+        let mut starts = Vec::with_capacity(instance.len() + 1);
         let mut ends = (0, 0);
         starts.push(0);
-        for module in modules {
+        for options in instance.groups() {
             let start = items.len();
-            let n_options = module.options.len();
-            let (narrowest, widest) =
-                (module.options[0].stored_bits, module.options[n_options - 1].stored_bits);
+            let n_options = options.len();
+            let (narrowest, widest) = (options[0].size, options[n_options - 1].size);
             ends = (ends.0 + narrowest, ends.1 + widest);
             for place in 0..n_options {
                 let (pick, size) = match measure {
-                    Measure::Spent => (place, module.options[place].stored_bits - narrowest),
+                    Measure::Spent => (place, options[place].size - narrowest),
                     Measure::Saved => {
                         let pick = n_options - 1 - place;
-                        (pick, widest - module.options[pick].stored_bits)
+                        (pick, widest - options[pick].size)
                     }
                 };
-                let cost = module.options[pick].cost * scale;
+                let cost = options[pick].cost * scale;
                 push(&mut items, start, Item { size: size.cast_signed(), cost, pick: pick as u32 }, keep);
             }
             starts.push(items.len() as u32);
@@ -88,6 +84,11 @@ impl Groups {
             }
         }
         Self { items, starts, measure, ends, unit }
+    }
+
+    /// Bits of one unit.
+    pub(super) fn unit(&self) -> u64 {
+        self.unit.unsigned_abs()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -127,12 +128,12 @@ impl Groups {
         Span { floor: low.div_ceil(unit).cast_signed(), ceiling: (high / unit).cast_signed() }
     }
 
-    /// Positions in the table of one item per module.
+    /// Positions in the instance of one item per module.
     pub(super) fn picks(&self, chosen: &[u32]) -> Vec<usize> {
         self.at(chosen).map(|(_, item)| item.pick as usize).collect()
     }
 
-    /// The items at one position of the table per module. `None` where one was not kept.
+    /// The items at one position of the instance per module. `None` where one was not kept.
     pub(super) fn find(&self, picks: &[usize]) -> Option<Vec<u32>> {
         let place = |(items, &pick): (&[Item], &usize)| {
             items.iter().position(|item| item.pick as usize == pick).map(|place| place as u32)
@@ -152,7 +153,7 @@ fn push(items: &mut Vec<Item>, start: usize, item: Item, keep: Keep) {
         && let Some(last) = items[start..].last()
     {
         let cheaper = item.cost < last.cost;
-        // Among twins the one that stands first in the table.
+        // Among twins the one that stands first in the instance.
         let earlier_twin = item.cost <= last.cost && item.pick < last.pick;
         if item.size == last.size && (cheaper || earlier_twin) {
             items.pop();

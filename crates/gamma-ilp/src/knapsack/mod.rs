@@ -1,8 +1,8 @@
 //! The exact solver of this crate.
 //!
-//! In the order of the files: the table becomes [groups] of items; their linear [relaxation] is
+//! In the order of the files: the instance becomes [groups] of items; their linear [relaxation] is
 //! solved by sorting; what it cannot decide is the [core], in [fixed]-point numbers; a [search]
-//! decides it by dynamic programming. Sinha and Zoltners 1979 and Pisinger 1995 describe such
+//! decides it by dynamic programming. A [sweep] follows the relaxation over all budgets at once. Sinha and Zoltners 1979 and Pisinger 1995 describe such
 //! solvers; the exact numbers and the lower end of the window are ours.
 
 mod core;
@@ -10,20 +10,23 @@ mod fixed;
 mod groups;
 mod relaxation;
 mod search;
+mod sweep;
 
-use gamma_core::ScoreTable;
-
+pub(crate) use self::sweep::{price, sweep};
 use self::{
     core::{Bound, Core},
     groups::{Groups, Keep, Measure, Span},
     relaxation::Relaxation,
     search::{Goal, Search},
 };
-use crate::{Answer, Limits, Window, stored_bits};
+use crate::{Instance, Limits, Window, solve::Answer};
 
 /// The cheapest plan within `window`, or `None` where there is none.
-pub(crate) fn solve(table: &ScoreTable, window: Window, limits: &Limits) -> Option<Answer> {
-    let scale = power_of_two(table);
+pub(crate) fn solve(instance: &Instance, window: Window, limits: &Limits) -> Option<Answer> {
+    if window.ceiling < instance.narrowest() || instance.widest() < window.floor {
+        return None;
+    }
+    let scale = power_of_two(instance);
     // Deviations are numbered in 32 bits.
     let max_states = limits.max_states.min(1 << 31);
     let mut known: Option<(f64, Vec<usize>)> = None;
@@ -31,10 +34,10 @@ pub(crate) fn solve(table: &ScoreTable, window: Window, limits: &Limits) -> Opti
     // With one end of the window alone the search is far smaller, and mostly its plan lies within
     // the other end anyway.
     for measure in [Measure::Spent, Measure::Saved] {
-        let groups = Groups::new(table, measure, Keep::Efficient, scale);
+        let groups = Groups::new(instance, measure, Keep::Efficient, scale);
         let attempt = one_sided(&groups, groups.span(window), max_states);
         let picks = groups.picks(&attempt.chosen);
-        if window.contains(stored_bits(table, &picks)) {
+        if window.contains(instance.size(&picks)) {
             return Some(Answer { picks, gap: attempt.gap / scale });
         }
         bounds.push((picks, attempt.gap));
@@ -46,9 +49,9 @@ pub(crate) fn solve(table: &ScoreTable, window: Window, limits: &Limits) -> Opti
             }
         }
     }
-    let mut problem = Problem::new(table, window, scale, Measure::Spent);
+    let mut problem = Problem::new(instance, window, scale, Measure::Spent);
     if problem.relaxation.price == 0.0 {
-        problem = Problem::new(table, window, scale, Measure::Saved);
+        problem = Problem::new(instance, window, scale, Measure::Saved);
     }
     let known = known.and_then(|(_, picks)| problem.groups.find(&picks));
     let bounds = bounds.into_iter().filter_map(|(picks, gap)| {
@@ -90,8 +93,8 @@ struct Problem {
 }
 
 impl Problem {
-    fn new(table: &ScoreTable, window: Window, scale: f64, measure: Measure) -> Self {
-        let groups = Groups::new(table, measure, Keep::All, scale);
+    fn new(instance: &Instance, window: Window, scale: f64, measure: Measure) -> Self {
+        let groups = Groups::new(instance, measure, Keep::All, scale);
         let span = groups.span(window);
         let relaxation = Relaxation::new(&groups, span.ceiling);
         Self { groups, span, relaxation }
@@ -134,8 +137,8 @@ fn gap(core: &Core, cost: i128, bound: Option<i128>) -> f64 {
 }
 
 /// A factor that brings costs to where differences and slopes neither overflow nor underflow.
-fn power_of_two(table: &ScoreTable) -> f64 {
-    let costs = table.modules().iter().flat_map(|module| &module.options).map(|option| option.cost.abs());
+fn power_of_two(instance: &Instance) -> f64 {
+    let costs = instance.groups().flatten().map(|item| item.cost.abs());
     let largest = costs.fold(0.0, f64::max);
     if largest > 2_f64.powi(960) {
         2_f64.powi(-64)

@@ -17,13 +17,13 @@ pub(super) struct Relaxation {
 }
 
 /// One edge of a module's lower convex hull.
-#[derive(Clone, Copy)]
-struct Step {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
     /// Cost saved per unit of size.
-    slope: f64,
-    size: i64,
-    module: u32,
-    to: u32,
+    pub(super) slope: f64,
+    pub(super) size: i64,
+    pub(super) module: u32,
+    pub(super) to: u32,
 }
 
 impl Relaxation {
@@ -31,22 +31,7 @@ impl Relaxation {
     ///
     /// Everything here is rounded; see [`super::core`] for why that does no harm.
     pub(super) fn new(groups: &Groups, capacity: i64) -> Self {
-        let mut steps = Vec::with_capacity(groups.n_items());
-        let mut chosen = Vec::with_capacity(groups.len());
-        let mut hull = Vec::new();
-        for (module, items) in groups.modules().enumerate() {
-            lower_hull(items, &mut hull);
-            chosen.push(hull[0]);
-            let mut steepest = f64::MAX;
-            for edge in hull.windows(2) {
-                let (from, to) = (&items[edge[0] as usize], &items[edge[1] as usize]);
-                let size = to.size - from.size;
-                // Rounding must not turn the order of two edges of a module around.
-                let slope = ((from.cost - to.cost) / size as f64).min(steepest);
-                steepest = slope;
-                steps.push(Step { slope, size, module: module as u32, to: edge[1] });
-            }
-        }
+        let (mut chosen, mut steps) = edges(groups);
         let (taken, price) = fill(&mut steps, capacity);
         for step in &steps[..taken] {
             let item = &mut chosen[step.module as usize];
@@ -81,6 +66,27 @@ impl Relaxation {
     }
 }
 
+/// The smallest useful item of every module, and all edges of the hulls, module by module.
+pub(super) fn edges(groups: &Groups) -> (Vec<u32>, Vec<Step>) {
+    let mut steps = Vec::with_capacity(groups.n_items());
+    let mut chosen = Vec::with_capacity(groups.len());
+    let mut hull = Vec::new();
+    for (module, items) in groups.modules().enumerate() {
+        lower_hull(items, &mut hull);
+        chosen.push(hull[0]);
+        let mut steepest = f64::MAX;
+        for edge in hull.windows(2) {
+            let (from, to) = (&items[edge[0] as usize], &items[edge[1] as usize]);
+            let size = to.size - from.size;
+            // Rounding must not turn the order of two edges of a module around.
+            let slope = ((from.cost - to.cost) / size as f64).min(steepest);
+            steepest = slope;
+            steps.push(Step { slope, size, module: module as u32, to: edge[1] });
+        }
+    }
+    (chosen, steps)
+}
+
 /// Positions of the corners of the lower left convex hull, largest cost first.
 fn lower_hull(items: &[Item], hull: &mut Vec<u32>) {
     hull.clear();
@@ -108,7 +114,8 @@ fn lower_hull(items: &[Item], hull: &mut Vec<u32>) {
     }
 }
 
-fn order(a: &Step, b: &Step) -> Ordering {
+/// Steepest first.
+pub(super) fn order(a: &Step, b: &Step) -> Ordering {
     b.slope.total_cmp(&a.slope).then(a.module.cmp(&b.module)).then(a.to.cmp(&b.to))
 }
 

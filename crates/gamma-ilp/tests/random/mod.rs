@@ -147,3 +147,72 @@ fn draw(random: &mut Random, sizes: Sizes, costs: Costs) -> (u64, f64) {
     };
     (8 * bytes, cost)
 }
+
+/// Formats that the modules of [`model`] share; the first four of one bit-width each.
+pub fn formats() -> Vec<Format> {
+    let texts = [
+        "int2:g128:asym:f16",
+        "int3:g128:asym:f16",
+        "int4:g128:asym:f16",
+        "int8:g128:asym:f16",
+        "int4:g64:sym:f16",
+        "custom3:ternary",
+    ];
+    texts.map(|text| text.parse().expect("a format")).to_vec()
+}
+
+/// Names of linear modules in model order; some of a block are experts.
+fn names(random: &mut Random, count: usize) -> Vec<ModuleName> {
+    const ROLES: [&str; 7] = [
+        "self_attn.q_proj",
+        "self_attn.k_proj",
+        "self_attn.v_proj",
+        "self_attn.o_proj",
+        "mlp.gate_proj",
+        "mlp.up_proj",
+        "mlp.down_proj",
+    ];
+    let experts = random.below(4) == 0;
+    let mut all = Vec::new();
+    for block in 0..random.within(1..=2) {
+        for role in ROLES {
+            match role.strip_prefix("mlp.").filter(|_| experts) {
+                Some(role) => {
+                    all.extend((0..2).map(|e| format!("model.layers.{block}.mlp.experts.{e}.{role}")))
+                }
+                None => all.push(format!("model.layers.{block}.{role}")),
+            }
+        }
+    }
+    while all.len() > count {
+        all.remove(random.below(all.len() as u64) as usize);
+    }
+    all.into_iter().map(ModuleName::new).collect()
+}
+
+/// The sizes and costs of [`table`] for modules with names, shapes and formats as real ones have
+/// them: formats are shared, mostly, and mostly a wider one is larger.
+pub fn model(random: &mut Random, modules: RangeInclusive<u64>, options: RangeInclusive<u64>) -> ScoreTable {
+    let plain = table(random, modules, options);
+    let names = names(random, plain.modules().len());
+    let (shared, ordered) = (random.below(3) > 0, random.below(4) > 0);
+    let module = |(module, name): (&ModuleScores, ModuleName)| {
+        let mut pool = formats();
+        while pool.len() > module.options.len() {
+            // Where formats are shared, the same ones are left out everywhere.
+            let out = if shared { pool.len() as u64 - 1 } else { random.below(pool.len() as u64) };
+            pool.remove(out as usize);
+        }
+        if ordered {
+            pool.sort_by_key(Format::bits);
+        }
+        let mut options = module.options.clone();
+        for (option, format) in options.iter_mut().zip(pool) {
+            option.format = format;
+        }
+        let shape = [random.within(1..=4) as usize, random.within(1..=4) as usize];
+        ModuleScores { name, shape, options }
+    };
+    let modules: Vec<_> = plain.modules().iter().zip(names).map(module).collect();
+    ScoreTable::new(modules).expect("a legal table")
+}

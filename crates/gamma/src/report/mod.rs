@@ -1,9 +1,13 @@
 //! Tables and a picture of what was decided and what it costs.
 
 mod curve;
+mod explanation;
+mod frontier;
 mod grid;
 mod table;
 
 pub use curve::curve_svg;
+pub use explanation::explanation;
+pub use frontier::{frontier_csv, frontier_svg};
 pub use grid::grid;
 pub use table::{Outcome, Series, table};

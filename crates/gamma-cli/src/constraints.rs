@@ -1,0 +1,108 @@
+//! What a plan must obey besides the budget, as it is typed.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use gamma::{LatencyTable, Problem, Rule, Scores};
+
+use crate::budget::{self, BudgetArg};
+
+/// Patterns are globs such as '*.down_proj', or 're:' and a regular expression; options are
+/// bit-widths such as 4, or formats such as int4:g64:asym:f16. All repeatable.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Constraints")]
+pub struct ConstraintArgs {
+    /// What the engine stores as one shares a format: vllm, sglang, tensorrt-llm, llama.cpp,
+    /// mistral.rs, mlx; or a pattern, for its matches in each block
+    #[arg(long, value_name = "ENGINE|PATTERN")]
+    tie: Vec<String>,
+    /// Exactly this option
+    #[arg(long, value_name = "PATTERN=OPTION")]
+    pin: Vec<String>,
+    /// No fewer bits
+    #[arg(long, value_name = "PATTERN=OPTION")]
+    min: Vec<String>,
+    /// No more bits
+    #[arg(long, value_name = "PATTERN=OPTION")]
+    max: Vec<String>,
+    /// Leave these modules as they are
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+    /// These modules together take no more than this, such as those on one device
+    #[arg(long, value_name = "PATTERN=SIZE")]
+    limit: Vec<String>,
+    /// No more than so many modules have this option
+    #[arg(long, value_name = "OPTION=COUNT")]
+    at_most: Vec<String>,
+    /// No more than so many different formats
+    #[arg(long, value_name = "COUNT")]
+    formats: Option<usize>,
+    /// Measured times of modules, `gamma.latency/1`
+    #[arg(long, value_name = "FILE", requires = "max_latency")]
+    latency: Option<PathBuf>,
+    /// No more time than this in all, by the file given with --latency
+    #[arg(long, value_name = "MICROSECONDS", requires = "latency")]
+    max_latency: Option<f64>,
+}
+
+impl ConstraintArgs {
+    /// The rules among them.
+    pub fn rules(&self) -> anyhow::Result<Vec<Rule>> {
+        let mut rules = Vec::new();
+        let mut add = |text: String| -> anyhow::Result<()> {
+            rules.push(text.parse()?);
+            Ok(())
+        };
+        for ties in &self.tie {
+            add(format!("tie {ties}"))?;
+        }
+        for (keyword, given) in [("pin", &self.pin), ("min", &self.min), ("max", &self.max)] {
+            for text in given {
+                let (pattern, option) = split(keyword, text)?;
+                add(format!("{keyword} {pattern} {option}"))?;
+            }
+        }
+        for pattern in &self.exclude {
+            add(format!("exclude {pattern}"))?;
+        }
+        for text in &self.limit {
+            let (pattern, size) = split("limit", text)?;
+            let Some(Ok(bytes)) = budget::bytes(size) else {
+                bail!("`--limit {text}`: `{size}` is not a size such as 120MiB");
+            };
+            add(format!("bytes {pattern} {bytes}"))?;
+        }
+        for text in &self.at_most {
+            let (option, count) = split("at-most", text)?;
+            add(format!("modules {option} {count}"))?;
+        }
+        if let Some(count) = self.formats {
+            add(format!("formats {count}"))?;
+        }
+        Ok(rules)
+    }
+
+    /// The problem that `scores` pose with these constraints.
+    pub fn problem<'a>(&self, scores: &'a Scores, budget: &BudgetArg) -> anyhow::Result<Problem<'a>> {
+        let problem = scores.problem(budget.budget).rules(self.rules()?);
+        match (&self.latency, self.max_latency) {
+            (Some(path), Some(most)) => {
+                Ok(LatencyTable::load(path)?.limit(problem, scores.table.modules(), most)?)
+            }
+            _ => Ok(problem),
+        }
+    }
+}
+
+/// Says how many modules each rule with a pattern matches.
+pub fn introduce(problem: &Problem<'_>) {
+    for (rule, count) in problem.matches() {
+        eprintln!("{rule}: {count} {}", if count == 1 { "module" } else { "modules" });
+    }
+}
+
+/// What stands before and after the last `=`.
+fn split<'a>(flag: &str, text: &'a str) -> anyhow::Result<(&'a str, &'a str)> {
+    text.rsplit_once('=').with_context(|| format!("`--{flag} {text}` lacks a `=`"))
+}

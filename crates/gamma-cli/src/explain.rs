@@ -1,0 +1,27 @@
+//! `gamma explain`.
+
+use anyhow::{Context, bail};
+use gamma::{Limits, ModuleName, Plan, Rule, Scores, report};
+
+use crate::args::ExplainArgs;
+
+#[expect(clippy::print_stdout, reason = "the explanation is the command's answer")]
+pub fn explain(args: &ExplainArgs) -> anyhow::Result<()> {
+    let plan = Plan::load(&args.plan)?;
+    let scores = Scores::load(&args.scores)?;
+    if plan.provenance() != &scores.provenance {
+        bail!("`{}` was not made from `{}`", args.plan.display(), args.scores.display());
+    }
+    let budget = plan.budget().context("the plan states no budget, so nothing was decided in it")?;
+    let mut problem = scores.problem(budget);
+    for constraint in plan.constraints() {
+        match constraint.parse::<Rule>() {
+            Ok(rule) => problem = problem.rule(rule),
+            Err(_) => eprintln!("the plan also obeys `{constraint}`, which is left out here"),
+        }
+    }
+    let module = ModuleName::new(args.module.as_str());
+    let explanation = problem.explain(&plan, &module, &Limits::default())?;
+    print!("{}", report::explanation(&explanation, &plan));
+    Ok(())
+}

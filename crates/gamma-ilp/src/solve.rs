@@ -1,0 +1,125 @@
+//! Who solves which program.
+
+use gamma_core::{Certificate, Plan, ScoreKind};
+
+#[cfg(feature = "highs")]
+use crate::highs;
+use crate::{Instance, Limits, ProjectError, Solver, Window, knapsack, program::Program};
+
+/// Places of items, one per group, and how much cheaper another plan could be.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) picks: Vec<usize>,
+    pub(crate) gap: f64,
+}
+
+/// An answer and what it is the best of.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) answer: Answer,
+    pub(crate) window: Window,
+    pub(crate) solver: &'static str,
+}
+
+/// The cheapest plan, or `None` where there is none.
+pub(crate) fn best(
+    program: &Program<'_>,
+    kind: ScoreKind,
+    limits: &Limits,
+) -> Result<Option<Found>, ProjectError> {
+    if program.overdraft > 0 {
+        return Ok(None);
+    }
+    let filling = (kind == ScoreKind::Logits).then(|| program.instance.filling(program.limit.bits));
+    let windows = filling.into_iter().flatten().chain([Window::up_to(program.limit.bits)]);
+    for window in windows {
+        if let Some((answer, solver)) = within(program, &program.instance, window, limits)? {
+            return Ok(Some(Found { answer, window, solver }));
+        }
+    }
+    Ok(None)
+}
+
+/// The cheapest plan within `window`. `instance` is that of the program, or one with other costs.
+pub(crate) fn within(
+    program: &Program<'_>,
+    instance: &Instance,
+    window: Window,
+    limits: &Limits,
+) -> Result<Option<(Answer, &'static str)>, ProjectError> {
+    if limits.solver == Solver::Highs {
+        return general(program, instance, window, limits);
+    }
+    let Some(answer) = knapsack::solve(instance, window, limits) else {
+        return Ok(None);
+    };
+    // What is best among more plans, is best among these as well.
+    if program.is_plain() || program.holds(&answer.picks) {
+        return Ok(Some((answer, "knapsack")));
+    }
+    match limits.solver {
+        Solver::Knapsack => Err(ProjectError::NotAKnapsack { constraints: program.joints() }),
+        _ => general(program, instance, window, limits),
+    }
+}
+
+#[cfg(feature = "highs")]
+fn general(
+    program: &Program<'_>,
+    instance: &Instance,
+    window: Window,
+    limits: &Limits,
+) -> Result<Option<(Answer, &'static str)>, ProjectError> {
+    let general =
+        highs::General { instance, window, rows: &program.rows, distinct: program.distinct.as_ref() };
+    Ok(highs::solve(&general, limits)?.map(|answer| (answer, "highs")))
+}
+
+#[cfg(not(feature = "highs"))]
+fn general(
+    program: &Program<'_>,
+    _instance: &Instance,
+    _window: Window,
+    _limits: &Limits,
+) -> Result<Option<(Answer, &'static str)>, ProjectError> {
+    Err(ProjectError::NoHighs { constraints: program.joints() })
+}
+
+/// Size of the smallest plan that obeys everything but the budget, or `None` where there is none.
+pub(crate) fn narrowest(program: &Program<'_>, limits: &Limits) -> Result<Option<u64>, ProjectError> {
+    let instance = &program.instance;
+    let narrow = vec![0; instance.len()];
+    if program.holds(&narrow) {
+        return Ok(Some(instance.narrowest()));
+    }
+    let mut sized = Instance::with_capacity(instance.len(), instance.n_items());
+    for items in instance.groups() {
+        let above = |size: u64| (size - items[0].size) as f64;
+        sized
+            .push(items.iter().map(|item| crate::instance::Item { size: item.size, cost: above(item.size) }));
+    }
+    let found = within(program, &sized, Window::up_to(instance.widest()), limits)?;
+    Ok(found.map(|(answer, _)| instance.size(&answer.picks)))
+}
+
+/// The plan with its proof.
+pub(crate) fn certified(program: &Program<'_>, found: &Found) -> Plan {
+    let Found { answer, window, solver } = found;
+    let used_bits = program.instance.size(&answer.picks);
+    assert!(window.contains(used_bits), "a plan of {used_bits} bits is outside {window:?}");
+    let picks = program.units.expand(&answer.picks);
+    let costs =
+        || program.table.modules().iter().zip(&picks).map(|(module, &pick)| module.options[pick].cost);
+    let cost: f64 = costs().sum();
+    let rounding = f64::EPSILON * costs().map(f64::abs).sum::<f64>();
+    let bound = if answer.gap > rounding { (cost - answer.gap).next_down() } else { cost };
+    let certificate = Certificate {
+        solver: (*solver).to_owned(),
+        cost,
+        bound,
+        measure: program.limit.measure,
+        limit_bits: program.limit.bits,
+        used_bits,
+    };
+    Plan::from_picks(&program.table, &picks, Some(certificate)).expect("one option of each module is picked")
+}
