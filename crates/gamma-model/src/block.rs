@@ -6,13 +6,14 @@ use burn::tensor::{
     Device, Tensor, TensorData,
     activation::{silu, softmax},
 };
+use safetensors::Dtype;
 
 use crate::{Checkpoint, Config, ModelError, Module, positions::Positions, sample::Past};
 
 /// A decoder block with its weights on a device.
 ///
-/// Norms and biases stay as they are in the checkpoint; the seven linear weights can be replaced
-/// call by call, which is all that quantization changes.
+/// The seven linear weights can be replaced call by call, which is all that quantization changes.
+/// Norms change only by [`rescale`](Self::rescale), biases never.
 #[derive(Clone, Debug)]
 pub struct Block {
     modules: [Module; 7],
@@ -20,6 +21,8 @@ pub struct Block {
     biases: Vec<Option<Tensor<1>>>, // likewise
     attention_norm: Tensor<1>,
     mlp_norm: Tensor<1>,
+    /// The type of the norms in the checkpoint.
+    norm_dtype: Dtype,
     positions: Arc<Positions>,
     shape: Heads,
 }
@@ -52,12 +55,14 @@ impl Block {
             let bias = format!("{}.bias", module.name);
             biases.push(module.bias.then(|| vector(&bias, module.shape[0])).transpose()?);
         }
-        let norm = |name: &str| vector(&format!("model.layers.{number}.{name}.weight"), config.hidden_size);
+        let names = norm_names(number);
+        let norm = |name: &str| vector(name, config.hidden_size);
         Ok(Self {
             weights,
             biases,
-            attention_norm: norm("input_layernorm")?,
-            mlp_norm: norm("post_attention_layernorm")?,
+            norm_dtype: checkpoint.dtype(&names[0])?,
+            attention_norm: norm(&names[0])?,
+            mlp_norm: norm(&names[1])?,
             positions,
             shape: Heads {
                 queries: config.heads,
@@ -96,6 +101,35 @@ impl Block {
         }
         self.weights[slot] = weight;
         Ok(())
+    }
+
+    /// Names and values of the two norms, before attention and before the feed-forward layer. They
+    /// differ from the checkpoint's after [`rescale`](Self::rescale).
+    #[must_use]
+    pub fn norms(&self) -> [(String, &Tensor<1>); 2] {
+        let [attention, mlp] = norm_names(self.modules[0].name.block().unwrap_or(0));
+        [(attention, &self.attention_norm), (mlp, &self.mlp_norm)]
+    }
+
+    pub(crate) fn norm_dtype(&self) -> Dtype {
+        self.norm_dtype
+    }
+
+    pub(crate) fn norm_mut(&mut self, attention: bool) -> &mut Tensor<1> {
+        if attention { &mut self.attention_norm } else { &mut self.mlp_norm }
+    }
+
+    pub(crate) fn set_weight(&mut self, slot: usize, weight: Tensor<2>) {
+        self.weights[slot] = weight;
+    }
+
+    pub(crate) fn has_bias(&self, slot: usize) -> bool {
+        self.biases[slot].is_some()
+    }
+
+    /// Whether every query head has a key head of its own.
+    pub(crate) fn keys_are_queries(&self) -> bool {
+        self.shape.queries == self.shape.keys
     }
 
     /// The block's output for `hidden`, shape `[batch, tokens, hidden_size]`.
@@ -177,6 +211,10 @@ impl Block {
         let mixed = softmax(scores, 3).matmul(v); // [batch, keys, shared * tokens, dim]
         mixed.reshape([batch, queries, tokens, dim]).swap_dims(1, 2).reshape([batch, tokens, queries * dim])
     }
+}
+
+fn norm_names(number: usize) -> [String; 2] {
+    ["input_layernorm", "post_attention_layernorm"].map(|norm| format!("model.layers.{number}.{norm}.weight"))
 }
 
 /// `x Wᵀ + b`, with `w` of shape `[out_features, in_features]`.

@@ -139,6 +139,11 @@ impl Checkpoint {
         }
     }
 
+    /// The type in which a tensor is stored.
+    pub(crate) fn dtype(&self, tensor: &str) -> Result<Dtype, ModelError> {
+        Ok(self.raw(tensor)?.1.dtype)
+    }
+
     /// Hash over names, types, shapes and bytes of all tensors. It does not depend on how the
     /// tensors are spread over files.
     ///

@@ -1,0 +1,101 @@
+//! Scales per input channel, folded into what produces the input.
+
+use burn::tensor::{Tensor, TensorData};
+use half::{bf16, f16};
+use safetensors::Dtype;
+
+use crate::Block;
+
+/// An input that one or more modules of a block read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// Positions of its readers in [`ROLES`](crate::ROLES).
+    pub readers: &'static [usize],
+    /// What scales can be folded into; `None` if nothing that is linear per channel produces it.
+    pub producer: Option<Producer>,
+}
+
+/// What produces an input, channel by channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Producer {
+    /// The norm before attention.
+    AttentionNorm,
+    /// The norm before the feed-forward layer.
+    MlpNorm,
+    /// The output rows of the module at this position.
+    Rows(usize),
+}
+
+const QKV: &[usize] = &[0, 1, 2];
+const OUTPUT: &[usize] = &[3];
+const GATE_UP: &[usize] = &[4, 5];
+const DOWN: &[usize] = &[6];
+
+impl Block {
+    /// The four inputs of the block's modules.
+    ///
+    /// The output projection reads what attention mixes: channels of value heads, which can carry a
+    /// scale only where every query head has its own. Modules with a bias produce no scaled input,
+    /// as the bias would have to be stored anew.
+    #[must_use]
+    pub fn inputs(&self) -> [Input; 4] {
+        let rows = |slot: usize, free: bool| (free && !self.has_bias(slot)).then_some(Producer::Rows(slot));
+        [
+            Input { readers: QKV, producer: Some(Producer::AttentionNorm) },
+            Input { readers: OUTPUT, producer: rows(2, self.keys_are_queries()) },
+            Input { readers: GATE_UP, producer: Some(Producer::MlpNorm) },
+            Input { readers: DOWN, producer: rows(5, true) },
+        ]
+    }
+
+    /// Divides the input's producer by `scales`, one per channel, and multiplies its readers by
+    /// them: the block computes what it did before. Returns the scales that were used.
+    ///
+    /// A norm keeps the type it has in the checkpoint, so its scales are adjusted to make the
+    /// quotient a number of this type. An input without a producer is left alone and gives `None`.
+    ///
+    /// # Panics
+    /// If there is not one scale per channel.
+    pub fn rescale(&mut self, input: Input, scales: &[f32]) -> Option<Vec<f32>> {
+        let device = self.weights()[0].device();
+        let vector = |values: &[f32]| Tensor::<1>::from_data(TensorData::from(values), &device);
+        let used = match input.producer? {
+            Producer::Rows(slot) => {
+                let weight = self.weights()[slot].clone();
+                assert_eq!(weight.dims()[0], scales.len(), "one scale per channel");
+                self.set_weight(slot, weight / vector(scales).unsqueeze_dim(1));
+                scales.to_vec()
+            }
+            Producer::AttentionNorm | Producer::MlpNorm => {
+                let dtype = self.norm_dtype();
+                let norm = self.norm_mut(input.producer == Some(Producer::AttentionNorm));
+                let data = norm.to_data();
+                let weight = data.as_slice::<f32>().expect("norms are loaded as f32");
+                assert_eq!(weight.len(), scales.len(), "one scale per channel");
+                let quotients: Vec<f32> =
+                    weight.iter().zip(scales).map(|(&w, &s)| rounded(w / s, dtype)).collect();
+                let used = weight.iter().zip(&quotients);
+                // A channel that the norm switches off has no scale.
+                let used: Vec<f32> = used.map(|(&w, &q)| if q == 0.0 { 1.0 } else { w / q }).collect();
+                let quotients: Vec<f32> =
+                    weight.iter().zip(&quotients).map(|(&w, &q)| if q == 0.0 { w } else { q }).collect();
+                *norm = vector(&quotients);
+                used
+            }
+        };
+        for &slot in input.readers {
+            let weight = self.weights()[slot].clone();
+            self.set_weight(slot, weight * vector(&used).unsqueeze());
+        }
+        Some(used)
+    }
+}
+
+/// `value` as the nearest number of a type.
+fn rounded(value: f32, dtype: Dtype) -> f32 {
+    match dtype {
+        Dtype::BF16 => bf16::from_f32(value).to_f32(),
+        Dtype::F16 => f16::from_f32(value).to_f32(),
+        _ => value,
+    }
+}
