@@ -62,11 +62,15 @@
 //!
 //! | feature | default | brings |
 //! |---|---|---|
-//! | `rtn` | yes | `Rtn`, round-to-nearest: no calibration, the baseline of every other method |
+//! | `rtn` | yes | `Rtn`, round-to-nearest: no calibration, the baseline of every other method; with `Clip`, a search of every group's range |
 //!
 //! With default features off, the trait, its data types and the laws remain.
 
 mod error;
+#[cfg(feature = "rtn")]
+mod grid;
+#[cfg(feature = "rtn")]
+mod groups;
 mod int;
 pub mod laws;
 mod pack;
@@ -81,7 +85,7 @@ pub use error::{QuantizeError, Stream};
 pub use int::IntWeight;
 pub use quantizer::Quantizer;
 #[cfg(feature = "rtn")]
-pub use rtn::Rtn;
+pub use rtn::{Clip, Rtn};
 pub use stats::{CalibrationNeeds, CalibrationStats};
 pub use view::WeightView;
 pub use weight::{CustomWeight, QuantizedWeight};

@@ -1,37 +1,69 @@
-//! The rounding rule of one group.
+//! The grid of one group: how its range becomes a scale and a zero point, and its weights codes.
 
 use gamma_core::BitWidth;
 use half::f16;
 
 /// A scale beyond the largest 16-bit float.
-pub(super) struct ScaleOverflow(pub(super) f32);
+#[derive(Debug)]
+pub(crate) struct ScaleOverflow(pub(crate) f32);
 
-/// Asymmetric round-to-nearest over one group of consecutive input channels.
-///
-/// `w` is finite, as `WeightView::new` has checked. Returns scale, in the unit of `w`, and zero
-/// point. Affine scheme of Jacob et al. 2018, eq. 1, with a 16-bit scale.
-pub(super) fn asymmetric(w: &[f32], width: BitWidth, codes: &mut [u8]) -> Result<(f16, u8), ScaleOverflow> {
-    let q_max = f32::from(width.max_code()); // 2^b - 1
-    // The range always contains zero, so that a pruned weight decodes to exactly zero.
-    let (lo, hi) = w.iter().fold((0.0_f32, 0.0_f32), |(lo, hi), &x| (lo.min(x), hi.max(x)));
-    let scale = stored_scale((hi - lo) / q_max)?;
-    let zero = round(-lo / scale.to_f32()).clamp(0.0, q_max);
-    encode(w, scale, zero, q_max, codes);
-    Ok((scale, zero as u8))
+/// The `2^b` values `scale * (code - zero)` of one group of consecutive input channels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Grid {
+    /// Step, in the unit of the weights; at least `2^-24`.
+    pub(crate) scale: f16,
+    /// The code that decodes to zero, at most `2^b - 1`.
+    pub(crate) zero: u8,
 }
 
-/// Symmetric round-to-nearest over one group: as [`asymmetric`], with the zero point `2^(b-1)`.
-pub(super) fn symmetric(w: &[f32], width: BitWidth, codes: &mut [u8]) -> Result<(f16, u8), ScaleOverflow> {
-    let q_max = f32::from(width.max_code());
-    let largest = w.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
-    let scale = stored_scale(largest / (q_max / 2.0))?;
-    let zero = 1_u8 << (width.bits() - 1);
-    encode(w, scale, f32::from(zero), q_max, codes);
-    Ok((scale, zero))
+impl Grid {
+    /// The grid from `lo <= 0` to `hi >= 0` with a zero point: zero is one of its values, so that a
+    /// pruned weight decodes to exactly zero. Affine scheme of Jacob et al. 2018, eq. 1, with a
+    /// 16-bit scale.
+    pub(crate) fn asymmetric((lo, hi): (f32, f32), width: BitWidth) -> Result<Self, ScaleOverflow> {
+        let q_max = f32::from(width.max_code()); // 2^b - 1
+        let scale = stored_scale((hi - lo) / q_max)?;
+        let zero = round(-lo / scale.to_f32()).clamp(0.0, q_max);
+        Ok(Self { scale, zero: zero as u8 })
+    }
+
+    /// The grid from `-largest` to `largest` with the zero point `2^(b-1)`.
+    pub(crate) fn symmetric(largest: f32, width: BitWidth) -> Result<Self, ScaleOverflow> {
+        let scale = stored_scale(largest / (f32::from(width.max_code()) / 2.0))?;
+        Ok(Self { scale, zero: 1 << (width.bits() - 1) })
+    }
+
+    /// Codes of the values next to `w`, half a step going away from zero.
+    ///
+    /// `w` is finite, as `WeightView::new` has checked, and at most `2^31` steps from zero.
+    pub(crate) fn encode(self, w: &[f32], width: BitWidth, codes: &mut [u8]) {
+        assert_eq!(w.len(), codes.len(), "one code per weight");
+        let to_code = self.to_code(width);
+        for (code, &x) in codes.iter_mut().zip(w) {
+            *code = to_code(x) as u8;
+        }
+    }
+
+    /// The code of one weight, as a number.
+    pub(crate) fn to_code(self, width: BitWidth) -> impl Fn(f32) -> f32 {
+        let (scale, zero) = (self.scale.to_f32(), f32::from(self.zero));
+        let q_max = f32::from(width.max_code());
+        move |x| (round(x / scale) + zero).clamp(0.0, q_max)
+    }
+}
+
+/// The range of `w` and zero.
+pub(crate) fn range(w: &[f32]) -> (f32, f32) {
+    w.iter().fold((0.0_f32, 0.0_f32), |(lo, hi), &x| (lo.min(x), hi.max(x)))
+}
+
+/// The largest absolute value of `w`.
+pub(crate) fn largest(w: &[f32]) -> f32 {
+    w.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()))
 }
 
 /// `scale` as it is stored. Codes are computed from this value, not from the one before rounding.
-fn stored_scale(scale: f32) -> Result<f16, ScaleOverflow> {
+pub(crate) fn stored_scale(scale: f32) -> Result<f16, ScaleOverflow> {
     let stored = f16::from_f32(scale);
     if !stored.is_finite() {
         return Err(ScaleOverflow(scale));
@@ -39,17 +71,9 @@ fn stored_scale(scale: f32) -> Result<f16, ScaleOverflow> {
     Ok(if stored == f16::ZERO { f16::MIN_POSITIVE_SUBNORMAL } else { stored })
 }
 
-fn encode(w: &[f32], scale: f16, zero: f32, q_max: f32, codes: &mut [u8]) {
-    assert_eq!(w.len(), codes.len(), "one code per weight");
-    let scale = scale.to_f32();
-    for (code, &x) in codes.iter_mut().zip(w) {
-        *code = (round(x / scale) + zero).clamp(0.0, q_max) as u8;
-    }
-}
-
 /// `x.round()`, half away from zero, for `|x|` below 2^31: a vector instruction where the standard
 /// function is a call per value on baseline `x86_64`.
-fn round(x: f32) -> f32 {
+pub(crate) fn round(x: f32) -> f32 {
     // The difference is exact, also where `x + 0.5` would not be (0.49999997).
     let whole = x as i32 as f32;
     if (x - whole).abs() >= 0.5 { whole + 1.0_f32.copysign(x) } else { whole }
@@ -60,6 +84,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    type Parts = Result<(f16, u8), ScaleOverflow>;
+
+    fn asymmetric(w: &[f32], width: BitWidth, codes: &mut [u8]) -> Parts {
+        encode(Grid::asymmetric(range(w), width)?, w, width, codes)
+    }
+
+    fn symmetric(w: &[f32], width: BitWidth, codes: &mut [u8]) -> Parts {
+        encode(Grid::symmetric(largest(w), width)?, w, width, codes)
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "the tail of two functions that can fail")]
+    fn encode(grid: Grid, w: &[f32], width: BitWidth, codes: &mut [u8]) -> Parts {
+        grid.encode(w, width, codes);
+        Ok((grid.scale, grid.zero))
+    }
 
     fn any_width() -> impl Strategy<Value = BitWidth> {
         (2_u8..=8).prop_map(|bits| BitWidth::new(bits).unwrap())
