@@ -63,6 +63,7 @@
 //! | feature | default | brings |
 //! |---|---|---|
 //! | `rtn` | yes | `Rtn`, round-to-nearest: no calibration, the baseline of every other method; with `Clip`, a search of every group's range |
+//! | `hqq` | yes | `Hqq`, half-quadratic quantization: better grids for few bits, without data |
 //!
 //! With default features off, the trait, its data types and the laws remain.
 
@@ -71,6 +72,8 @@ mod error;
 mod grid;
 #[cfg(feature = "rtn")]
 mod groups;
+#[cfg(feature = "hqq")]
+mod hqq;
 mod int;
 pub mod laws;
 mod pack;
@@ -82,6 +85,8 @@ mod view;
 mod weight;
 
 pub use error::{QuantizeError, Stream};
+#[cfg(feature = "hqq")]
+pub use hqq::Hqq;
 pub use int::IntWeight;
 pub use quantizer::Quantizer;
 #[cfg(feature = "rtn")]

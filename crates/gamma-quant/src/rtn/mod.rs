@@ -7,6 +7,8 @@ use gamma_core::{BitWidth, Format, GroupSize, Symmetry};
 
 pub use clip::Clip;
 use objective::Objective;
+#[cfg(feature = "hqq")]
+pub(crate) use {clip::search, objective::GroupObjective};
 
 use crate::{
     CalibrationNeeds, CalibrationStats, QuantizeError, QuantizedWeight, Quantizer, WeightView,
