@@ -64,9 +64,13 @@
 //! |---|---|---|
 //! | `rtn` | yes | `Rtn`, round-to-nearest: no calibration, the baseline of every other method; with `Clip`, a search of every group's range |
 //! | `hqq` | yes | `Hqq`, half-quadratic quantization: better grids for few bits, without data |
+//! | `awq` | yes | `Awq`, scales per input channel that make the following quantizer lose less |
 //!
-//! With default features off, the trait, its data types and the laws remain.
+//! With default features off, the traits [`Quantizer`] and [`Rescale`], their data types and the
+//! laws remain.
 
+#[cfg(feature = "awq")]
+mod awq;
 mod error;
 #[cfg(feature = "rtn")]
 mod grid;
@@ -78,17 +82,21 @@ mod int;
 pub mod laws;
 mod pack;
 mod quantizer;
+pub mod rescale;
 #[cfg(feature = "rtn")]
 mod rtn;
 mod stats;
 mod view;
 mod weight;
 
+#[cfg(feature = "awq")]
+pub use awq::Awq;
 pub use error::{QuantizeError, Stream};
 #[cfg(feature = "hqq")]
 pub use hqq::Hqq;
 pub use int::IntWeight;
 pub use quantizer::Quantizer;
+pub use rescale::Rescale;
 #[cfg(feature = "rtn")]
 pub use rtn::{Clip, Rtn};
 pub use stats::{CalibrationNeeds, CalibrationStats};
