@@ -1,6 +1,6 @@
 //! Weight-only quantization, one matrix at a time: the trait [`Quantizer`] that every method
-//! implements, the data that goes in and comes out, the [`laws`] that a method keeps, and
-//! round-to-nearest.
+//! implements, the data that goes in and comes out, the [`laws`] that a method keeps,
+//! round-to-nearest and GPTQ.
 //!
 //! Use this crate if you *write* a quantizer, or if you want one matrix quantized without a model
 //! around it. To quantize a whole checkpoint within a budget, use the crate `gamma`. It knows no
@@ -62,11 +62,17 @@
 //!
 //! | feature | default | brings |
 //! |---|---|---|
+//! | `gptq` | yes | `Gptq`, which needs the Hessian of the inputs, and `HessianAccumulator`, which gathers it |
 //! | `rtn` | yes | `Rtn`, round-to-nearest: no calibration, the baseline of every other method |
 //!
 //! With default features off, the trait, its data types and the laws remain.
 
 mod error;
+#[cfg(feature = "gptq")]
+mod gptq;
+#[cfg(any(feature = "gptq", feature = "rtn"))]
+mod grid;
+mod hessian;
 mod int;
 pub mod laws;
 mod pack;
@@ -78,6 +84,11 @@ mod view;
 mod weight;
 
 pub use error::{QuantizeError, Stream};
+#[cfg(feature = "gptq")]
+pub use gptq::{Damping, Gptq};
+pub use hessian::Hessian;
+#[cfg(feature = "gptq")]
+pub use hessian::{HessianAccumulator, InvalidActivations};
 pub use int::IntWeight;
 pub use quantizer::Quantizer;
 #[cfg(feature = "rtn")]

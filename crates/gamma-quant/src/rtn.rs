@@ -1,12 +1,13 @@
 //! Round-to-nearest: every weight to the nearest point of its group's grid.
 
-mod group;
-
 use gamma_core::{BitWidth, Format, GroupSize, Symmetry};
 use half::f16;
 use rayon::prelude::*;
 
-use crate::{CalibrationStats, IntWeight, QuantizeError, QuantizedWeight, Quantizer, WeightView};
+use crate::{
+    CalibrationStats, IntWeight, QuantizeError, QuantizedWeight, Quantizer, WeightView,
+    grid::{Grid, Range, ScaleOverflow},
+};
 
 /// Round-to-nearest with the range of every group as its grid.
 ///
@@ -64,11 +65,10 @@ impl Rtn {
     ) -> Result<(), (usize, f32)> {
         let groups = w.chunks(self.group.get()).zip(codes.chunks_mut(self.group.get()));
         for (i, (w, codes)) in groups.enumerate() {
-            (scales[i], zeros[i]) = match self.symmetry {
-                Symmetry::Asymmetric => group::asymmetric(w, width, codes),
-                Symmetry::Symmetric => group::symmetric(w, width, codes),
-            }
-            .map_err(|group::ScaleOverflow(scale)| (i, scale))?;
+            let grid =
+                Grid::over(Range::of(w), self.symmetry, width).map_err(|ScaleOverflow(scale)| (i, scale))?;
+            grid.encode(w, width, codes);
+            (scales[i], zeros[i]) = (grid.scale, grid.zero);
         }
         Ok(())
     }
