@@ -99,6 +99,37 @@ pub enum QuantizeError {
         /// Shape of the statistic.
         found: Vec<usize>,
     },
+    /// A statistic that is NaN or infinite.
+    #[error("module `{module}`: the {} of its inputs holds {value} in channel {channel}", statistic(*need))]
+    StatisticsNotFinite {
+        /// The module.
+        module: ModuleName,
+        /// Which of the statistics.
+        need: CalibrationNeeds,
+        /// Input channel, counted from 0.
+        channel: usize,
+        /// NaN or an infinity.
+        value: f32,
+    },
+    /// Inputs without any signal, from which nothing can be learned.
+    #[error("module `{module}`: all of its inputs were zero")]
+    NoSignal {
+        /// The module.
+        module: ModuleName,
+    },
+    /// A Hessian that no sensible damping makes positive definite.
+    #[error(
+        "module `{module}`: the Hessian of its inputs is not positive definite at channel {channel}, \
+         with {damping} times its mean diagonal added"
+    )]
+    SingularHessian {
+        /// The module.
+        module: ModuleName,
+        /// Input channel where the factorization stopped, counted from 0.
+        channel: usize,
+        /// The largest damping tried, as a fraction of the mean diagonal.
+        damping: f64,
+    },
     /// A failure that only one method knows, with its own error as the source.
     #[error("module `{module}`: the quantizer `{quantizer}` failed")]
     Method {
@@ -195,6 +226,9 @@ impl QuantizeError {
             | Self::UnsupportedWidth { module, .. }
             | Self::MissingStatistics { module, .. }
             | Self::StatisticsShape { module, .. }
+            | Self::StatisticsNotFinite { module, .. }
+            | Self::NoSignal { module }
+            | Self::SingularHessian { module, .. }
             | Self::Method { module, .. }
             | Self::CodeTooWide { module, .. }
             | Self::StreamLength { module, .. }

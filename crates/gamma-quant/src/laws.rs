@@ -336,18 +336,20 @@ fn statistics(needs: CalibrationNeeds, in_features: usize, noise: &mut Noise) ->
         token.mapv_inplace(|value| value + 0.5 * shared);
     }
     let hessian = x.t().dot(&x) / tokens as f32;
-    CalibrationStats {
-        tokens,
-        second_moment: (needs >= CalibrationNeeds::SecondMoment).then(|| hessian.diag().to_owned()),
-        hessian: (needs >= CalibrationNeeds::Hessian).then_some(hessian),
+    match needs {
+        CalibrationNeeds::Nothing => CalibrationStats { tokens, ..CalibrationStats::default() },
+        CalibrationNeeds::SecondMoment => {
+            CalibrationStats::from_second_moment(tokens, hessian.diag().to_owned())
+        }
+        CalibrationNeeds::Hessian => CalibrationStats::from_hessian(tokens, hessian),
     }
 }
 
 /// Numbers with mean 0 and variance 1 (splitmix64, twelve uniform numbers per value).
-struct Noise(u64);
+pub(crate) struct Noise(pub(crate) u64);
 
 impl Noise {
-    fn next(&mut self) -> f32 {
+    pub(crate) fn next(&mut self) -> f32 {
         let uniform = |_| {
             self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
             let mut z = self.0;

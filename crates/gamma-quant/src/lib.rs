@@ -1,6 +1,6 @@
 //! Weight-only quantization, one matrix at a time: the trait [`Quantizer`] that every method
-//! implements, the data that goes in and comes out, the [`laws`] that a method keeps, and
-//! round-to-nearest.
+//! implements, the data that goes in and comes out, the [`laws`] that a method keeps,
+//! round-to-nearest, GPTQ, HQQ and AWQ.
 //!
 //! Use this crate if you *write* a quantizer, or if you want one matrix quantized without a model
 //! around it. To quantize a whole checkpoint within a budget, use the crate `gamma`. It knows no
@@ -62,9 +62,10 @@
 //!
 //! | feature | default | brings |
 //! |---|---|---|
-//! | `rtn` | yes | `Rtn`, round-to-nearest: no calibration, the baseline of every other method; with `Clip`, a search of every group's range |
-//! | `hqq` | yes | `Hqq`, half-quadratic quantization: better grids for few bits, without data |
 //! | `awq` | yes | `Awq`, scales per input channel that make the following quantizer lose less |
+//! | `gptq` | yes | `Gptq`, which needs the Hessian of the inputs, and `HessianAccumulator`, which gathers it |
+//! | `hqq` | yes | `Hqq`, half-quadratic quantization: better grids for few bits, without data |
+//! | `rtn` | yes | `Rtn`, round-to-nearest: no calibration, the baseline of every other method; with `Clip`, a search of every group's range |
 //!
 //! With default features off, the traits [`Quantizer`] and [`Rescale`], their data types and the
 //! laws remain.
@@ -72,10 +73,13 @@
 #[cfg(feature = "awq")]
 mod awq;
 mod error;
-#[cfg(feature = "rtn")]
+#[cfg(feature = "gptq")]
+mod gptq;
+#[cfg(any(feature = "gptq", feature = "rtn"))]
 mod grid;
 #[cfg(feature = "rtn")]
 mod groups;
+mod hessian;
 #[cfg(feature = "hqq")]
 mod hqq;
 mod int;
@@ -92,6 +96,11 @@ mod weight;
 #[cfg(feature = "awq")]
 pub use awq::Awq;
 pub use error::{QuantizeError, Stream};
+#[cfg(feature = "gptq")]
+pub use gptq::{Damping, Gptq};
+pub use hessian::Hessian;
+#[cfg(feature = "gptq")]
+pub use hessian::{HessianAccumulator, InvalidActivations};
 #[cfg(feature = "hqq")]
 pub use hqq::Hqq;
 pub use int::IntWeight;

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
-use crate::{CalibrationNeeds, CalibrationStats, QuantizeError, WeightView};
+use crate::{CalibrationNeeds, CalibrationStats, Hessian, QuantizeError, WeightView};
 
 /// A method that prepares weights for a [`Quantizer`](crate::Quantizer): one positive scale per
 /// input channel, the same for all modules that read this input.
@@ -112,8 +112,9 @@ impl CalibrationStats {
             moment / scales / scales
         });
         let hessian = hessian.as_ref().map(|hessian| {
+            let hessian = hessian.matrix();
             assert_eq!(hessian.dim(), (scales.len(), scales.len()), "one scale per input channel");
-            hessian / scales / scales.view().insert_axis(Axis(1))
+            Arc::new(Hessian::new(hessian / scales / scales.view().insert_axis(Axis(1))))
         });
         Self { tokens, second_moment, hessian }
     }
@@ -175,14 +176,7 @@ mod tests {
             (divide_rows(before.view(), scales), scale_columns(reader.view(), scales));
         assert_eq!(scaled_reader.dot(&scaled_before.dot(&x)), reader.dot(&before.dot(&x)));
 
-        let stats = |y: Array2<f32>| {
-            let hessian = y.dot(&y.t()) / 4.0;
-            CalibrationStats {
-                tokens: 4,
-                second_moment: Some(hessian.diag().to_owned()),
-                hessian: Some(hessian),
-            }
-        };
+        let stats = |y: Array2<f32>| CalibrationStats::from_hessian(4, y.dot(&y.t()) / 4.0);
         assert_eq!(stats(before.dot(&x)).rescaled(scales), stats(scaled_before.dot(&x)));
         assert_eq!(CalibrationStats::default().rescaled(scales), CalibrationStats::default());
     }

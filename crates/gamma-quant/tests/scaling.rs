@@ -93,8 +93,7 @@ impl Golden {
             }
         }
         assert_eq!(upper.next(), None, "{input}");
-        let second_moment = Some(hessian.diag().to_owned());
-        CalibrationStats { tokens: 64 * 256, second_moment, hessian: Some(hessian) }
+        CalibrationStats::from_hessian(64 * 256, hessian)
     }
 }
 
@@ -105,7 +104,7 @@ impl Input {
 
     /// Squared error of the outputs of all readers over their squares.
     fn error(&self, decode: impl Fn(&ModuleName, &Array2<f32>) -> Array2<f32>) -> f64 {
-        let hessian = self.stats.hessian.as_ref().unwrap().mapv(f64::from);
+        let hessian = self.stats.hessian.as_ref().unwrap().matrix().mapv(f64::from);
         let square = |change: Array2<f32>| {
             let change = change.mapv(f64::from);
             (change.dot(&hessian) * &change).sum()

@@ -44,11 +44,7 @@ const SMALLEST: f32 = 1e-4;
 ///
 /// let (q_proj, k_proj) = (ModuleName::new("q_proj"), ModuleName::new("k_proj"));
 /// let (q, k) = (array![[0.1, -0.3, 1.0], [0.7, 0.2, -0.9]], array![[-0.2, 0.4, 0.8]]);
-/// let stats = CalibrationStats {
-///     tokens: 1000,
-///     second_moment: Some(array![25.0, 0.01, 0.01]),
-///     hessian: None,
-/// };
+/// let stats = CalibrationStats::from_second_moment(1000, array![25.0, 0.01, 0.01]);
 /// let rtn = Rtn::asymmetric(GroupSize::G128).clip(Clip::Weighted);
 /// let awq = Awq::new(rtn, &[BitWidth::B3, BitWidth::B4]).without_correlations();
 /// let readers = [WeightView::new(&q_proj, q.view())?, WeightView::new(&k_proj, k.view())?];
@@ -111,7 +107,7 @@ impl Awq {
 
     fn error(&self, difference: &Array2<f32>, stats: &CalibrationStats) -> f64 {
         match (&stats.hessian, &stats.second_moment) {
-            (Some(hessian), _) if self.correlations => error::of_output(difference, hessian),
+            (Some(hessian), _) if self.correlations => error::of_output(difference, hessian.matrix()),
             (_, Some(moment)) => error::without_correlations(difference, moment),
             _ => 0.0,
         }
@@ -229,12 +225,7 @@ mod tests {
             let x = ((token * 16 + j) as f32 * 0.9).sin() + 0.3 * (token as f32).cos();
             x * [1.0, 20.0, 0.0][usize::from(j == 3) + 2 * usize::from(j == 5)]
         });
-        let hessian = x.t().dot(&x) / 64.0;
-        CalibrationStats {
-            tokens: 64,
-            second_moment: Some(hessian.diag().to_owned()),
-            hessian: Some(hessian),
-        }
+        CalibrationStats::from_hessian(64, x.t().dot(&x) / 64.0)
     }
 
     fn methods() -> [Awq; 2] {
@@ -280,8 +271,7 @@ mod tests {
             alone(&awq, &views(&exact), &stats);
         }
         alone(&Awq::new(Quarters, &[]), &views(&readers), &stats);
-        stats.second_moment = Some(Array1::zeros(16));
-        stats.hessian = Some(Array2::zeros((16, 16)));
+        stats = CalibrationStats::from_hessian(64, Array2::zeros((16, 16)));
         for awq in methods() {
             alone(&awq, &views(&readers), &stats);
         }

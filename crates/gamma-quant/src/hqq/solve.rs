@@ -4,7 +4,7 @@ use gamma_core::{BitWidth, Symmetry};
 use half::f16;
 
 use crate::{
-    grid::{Grid, ScaleOverflow, stored_scale},
+    grid::{Grid, ScaleOverflow, nearest, stored_scale},
     rtn::{GroupObjective, search},
 };
 
@@ -49,11 +49,11 @@ struct Moments {
 
 /// The sum of `|w - v|^0.7` for `grid`, and the moments for the next one.
 fn moments(w: &[f32], grid: Grid, width: BitWidth, beta: f32) -> (f32, Moments) {
-    let (to_code, scale, zero) = (grid.to_code(width), grid.scale.to_f32(), f32::from(grid.zero));
+    let (scale, zero, q_max) = (grid.scale.to_f32(), f32::from(grid.zero), f32::from(width.max_code()));
     let mut sums = Moments { n: w.len() as f64, ..Moments::default() };
     let mut total = 0.0;
     for &w in w {
-        let (q, x) = (to_code(w), w / scale);
+        let (q, x) = (nearest(w, scale, zero, q_max), w / scale);
         let r = x - (q - zero);
         // One power serves both: |r|^0.7 = |r| |r|^(0.7 - 1).
         let power = r.abs().powf(NORM - 1.0);

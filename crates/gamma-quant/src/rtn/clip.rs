@@ -3,7 +3,7 @@
 use gamma_core::{BitWidth, Symmetry};
 
 use super::objective::GroupObjective;
-use crate::grid::{self, Grid, ScaleOverflow};
+use crate::grid::{Grid, Range, ScaleOverflow};
 
 /// Candidates are `1, 31/32, 30/32, ...` down to `NARROWEST / WHOLE` of the range.
 const WHOLE: u8 = 32;
@@ -42,66 +42,57 @@ pub(crate) fn search(
     symmetry: Symmetry,
 ) -> Result<Grid, ScaleOverflow> {
     let shrinks = || (NARROWEST..=WHOLE).rev().map(|part| f32::from(part) / f32::from(WHOLE));
-    match symmetry {
-        Symmetry::Symmetric => {
-            let largest = grid::largest(w);
-            let mut best = Best::new(w, objective, width, Grid::symmetric(largest, width)?, ());
-            for shrink in shrinks() {
-                best.offer(Grid::symmetric(shrink * largest, width)?, ());
-            }
-            Ok(best.grid)
+    let full = Range::of(w);
+    let mut best = Best::new(w, objective, width, Grid::over(full, symmetry, width)?, full);
+    let mut offer = |range| Ok(best.offer(Grid::over(range, symmetry, width)?, range));
+    let mut kept = full;
+    for shrink in shrinks() {
+        kept = offer(Range { lo: shrink * full.lo, hi: shrink * full.hi })?;
+    }
+    if symmetry == Symmetry::Asymmetric {
+        let Range { lo, .. } = kept;
+        for shrink in shrinks() {
+            kept = offer(Range { lo, hi: shrink * full.hi })?;
         }
-        Symmetry::Asymmetric => {
-            let (lo, hi) = grid::range(w);
-            let mut best = Best::new(w, objective, width, Grid::asymmetric((lo, hi), width)?, (lo, hi));
-            for shrink in shrinks() {
-                let range = (shrink * lo, shrink * hi);
-                best.offer(Grid::asymmetric(range, width)?, range);
-            }
-            let lower_end = best.range.0;
-            for shrink in shrinks() {
-                let range = (lower_end, shrink * hi);
-                best.offer(Grid::asymmetric(range, width)?, range);
-            }
-            let upper_end = best.range.1;
-            for shrink in shrinks() {
-                let range = (shrink * lo, upper_end);
-                best.offer(Grid::asymmetric(range, width)?, range);
-            }
-            Ok(best.grid)
+        let Range { hi, .. } = kept;
+        for shrink in shrinks() {
+            offer(Range { lo: shrink * full.lo, hi })?;
         }
     }
+    Ok(best.grid)
 }
 
 /// The best grid so far, with the range that it comes from.
-struct Best<'a, R> {
+struct Best<'a> {
     w: &'a [f32],
     objective: GroupObjective<'a>,
     width: BitWidth,
     differences: Vec<f32>,
     grid: Grid,
-    range: R,
+    range: Range,
     error: f32,
     last: Grid,
 }
 
-impl<'a, R> Best<'a, R> {
-    fn new(w: &'a [f32], objective: GroupObjective<'a>, width: BitWidth, grid: Grid, range: R) -> Self {
+impl<'a> Best<'a> {
+    fn new(w: &'a [f32], objective: GroupObjective<'a>, width: BitWidth, grid: Grid, range: Range) -> Self {
         let mut differences = vec![0.0; w.len()];
         let error = objective.error(grid, w, width, &mut differences);
         Self { w, objective, width, differences, grid, range, error, last: grid }
     }
 
-    fn offer(&mut self, grid: Grid, range: R) {
+    /// Takes `grid` if it is better, and returns the range of the best one.
+    fn offer(&mut self, grid: Grid, range: Range) -> Range {
         // Neighbouring ranges of few bits often round to the same grid.
         if grid == self.last {
-            return;
+            return self.range;
         }
         self.last = grid;
         let error = self.objective.error(grid, self.w, self.width, &mut self.differences);
         if error < self.error {
             (self.grid, self.range, self.error) = (grid, range, error);
         }
+        self.range
     }
 }
 
@@ -128,11 +119,7 @@ mod tests {
     }
 
     fn full(w: &[f32], width: BitWidth, symmetry: Symmetry) -> Grid {
-        match symmetry {
-            Symmetry::Symmetric => Grid::symmetric(grid::largest(w), width),
-            Symmetry::Asymmetric => Grid::asymmetric(grid::range(w), width),
-        }
-        .unwrap()
+        Grid::over(Range::of(w), symmetry, width).unwrap()
     }
 
     fn error(grid: Grid, w: &[f32], objective: GroupObjective<'_>, width: BitWidth) -> f32 {
@@ -189,7 +176,7 @@ mod tests {
         for (i, factor) in factors.into_iter().enumerate() {
             block[6 * i] = factor;
         }
-        let grid = Grid::asymmetric((-0.4, 0.5), BitWidth::B2).unwrap();
+        let grid = Grid::over(Range { lo: -0.4, hi: 0.5 }, Symmetry::Asymmetric, BitWidth::B2).unwrap();
         let [by_block, by_factors] = [GroupObjective::Block(&block), GroupObjective::Diagonal(&factors)]
             .map(|objective| error(grid, &w, objective, BitWidth::B2));
         assert!((by_block - by_factors).abs() < 1e-6, "{by_block} {by_factors}");

@@ -12,7 +12,7 @@ pub(crate) use {clip::search, objective::GroupObjective};
 
 use crate::{
     CalibrationNeeds, CalibrationStats, QuantizeError, QuantizedWeight, Quantizer, WeightView,
-    grid::{self, Grid},
+    grid::{Grid, Range},
     groups::{Layout, quantize_groups},
 };
 
@@ -103,9 +103,8 @@ impl Quantizer for Rtn {
         stats.check(weight.name(), in_features, self.needs())?;
         let symmetry = self.layout.symmetry;
         let Some(clip) = self.clip else {
-            return quantize_groups(weight, width, self.layout, |w, _| match symmetry {
-                Symmetry::Asymmetric => Grid::asymmetric(grid::range(w), width),
-                Symmetry::Symmetric => Grid::symmetric(grid::largest(w), width),
+            return quantize_groups(weight, width, self.layout, |w, _| {
+                Grid::over(Range::of(w), symmetry, width)
             });
         };
         let objective = Objective::new(clip, stats, in_features, self.layout.group);

@@ -3,7 +3,10 @@
 use gamma_core::{BitWidth, GroupSize};
 use ndarray::{Array2, s};
 
-use crate::{CalibrationStats, grid::Grid};
+use crate::{
+    CalibrationStats,
+    grid::{Grid, nearest},
+};
 
 use super::Clip;
 
@@ -38,7 +41,7 @@ impl Objective {
     pub(super) fn new(clip: Clip, stats: &CalibrationStats, in_features: usize, group: GroupSize) -> Self {
         match (clip, &stats.second_moment, &stats.hessian) {
             (Clip::Weighted, Some(moment), _) => Self::Diagonal(moment.to_vec()),
-            (Clip::Correlated, _, Some(hessian)) => Self::Blocks(blocks(hessian, group), group),
+            (Clip::Correlated, _, Some(hessian)) => Self::Blocks(blocks(hessian.matrix(), group), group),
             _ => Self::plain(in_features),
         }
     }
@@ -64,9 +67,9 @@ fn blocks(hessian: &Array2<f32>, group: GroupSize) -> Vec<Vec<f32>> {
 impl GroupObjective<'_> {
     /// The error of `grid` on `w`, with `differences` as scratch space; both are `[group]`.
     pub(super) fn error(self, grid: Grid, w: &[f32], width: BitWidth, differences: &mut [f32]) -> f32 {
-        let (to_code, scale, zero) = (grid.to_code(width), grid.scale.to_f32(), f32::from(grid.zero));
+        let (scale, zero, q_max) = (grid.scale.to_f32(), f32::from(grid.zero), f32::from(width.max_code()));
         for (difference, &w) in differences.iter_mut().zip(w) {
-            *difference = w - scale * (to_code(w) - zero);
+            *difference = w - scale * (nearest(w, scale, zero, q_max) - zero);
         }
         let d = &*differences;
         match self {
