@@ -136,6 +136,9 @@ impl Rescale for Awq {
         let (Some(reader), Some(second_moment)) = (readers.first(), &stats.second_moment) else {
             return Ok(None);
         };
+        // A Hessian that nobody asks for is neither checked nor worth 20 copies.
+        let hessian = stats.hessian.clone().filter(|_| self.needs() == CalibrationNeeds::Hessian);
+        let stats = &CalibrationStats { second_moment: Some(second_moment.clone()), hessian, ..*stats };
         let plain = self.errors(readers, stats, &Array1::ones(reader.shape()[1]))?;
         let (mut best, mut least) = (None, plain.iter().filter(|&&error| error > 0.0).count() as f64);
         for step in 1..GRID {
@@ -287,8 +290,11 @@ mod tests {
             assert!(matches!(error, QuantizeError::StatisticsShape { in_features: 15, .. }), "{error}");
             assert_eq!(error.module().as_str(), "other");
         }
-        let only_moments = CalibrationStats { hessian: None, ..stats };
         let [with, without] = methods();
+        let other_hessian = CalibrationStats { hessian: Some(Array2::ones((3, 3))), ..stats.clone() };
+        assert!(with.scales(&views(&readers), &other_hessian).is_err());
+        assert!(without.scales(&views(&readers), &other_hessian).unwrap().is_some());
+        let only_moments = CalibrationStats { hessian: None, ..stats };
         let error = with.scales(&views(&readers), &only_moments).unwrap_err();
         assert!(matches!(error, QuantizeError::MissingStatistics { .. }), "{error}");
         assert!(without.scales(&views(&readers), &only_moments).unwrap().is_some());
