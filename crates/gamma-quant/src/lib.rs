@@ -62,7 +62,7 @@
 //!
 //! | feature | default | brings |
 //! |---|---|---|
-//! | `gptq` | yes | `Gptq`, which needs the Hessian of the inputs, and `HessianAccumulator`, which gathers it |
+//! | `gptq` | yes | `Gptq`, error compensation by the Hessian of the inputs, and `HessianAccumulator` |
 //! | `rtn` | yes | `Rtn`, round-to-nearest: no calibration, the baseline of every other method |
 //!
 //! With default features off, the trait, its data types and the laws remain.
