@@ -19,6 +19,7 @@ impl Range {
     /// The range of no weights.
     pub(crate) const ZERO: Self = Self { lo: 0.0, hi: 0.0 };
 
+    #[cfg(any(feature = "rtn", test))]
     pub(crate) fn of(w: &[f32]) -> Self {
         w.iter().fold(Self::ZERO, |range, &x| range.with(x))
     }
@@ -56,6 +57,7 @@ impl Grid {
     }
 
     /// The codes of the points nearest to `w`, which is finite.
+    #[cfg(any(feature = "rtn", test))]
     pub(crate) fn encode(self, w: &[f32], width: BitWidth, codes: &mut [u8]) {
         assert_eq!(w.len(), codes.len(), "one code per weight");
         let (scale, zero, q_max) = (self.scale.to_f32(), f32::from(self.zero), f32::from(width.max_code()));
@@ -66,7 +68,8 @@ impl Grid {
 }
 
 /// The code of the point nearest to `x`, as a number: from 0 to `q_max`, or NaN.
-#[inline]
+#[expect(clippy::inline_always, reason = "to be compiled with the vector instructions of the caller")]
+#[inline(always)]
 pub(crate) fn nearest(x: f32, scale: f32, zero: f32, q_max: f32) -> f32 {
     (round(x / scale) + zero).clamp(0.0, q_max)
 }
@@ -82,7 +85,8 @@ pub(crate) fn stored_scale(scale: f32) -> Result<f16, ScaleOverflow> {
 
 /// `x.round()`, half away from zero, for `|x|` below 2^31: a vector instruction where the standard
 /// function is a call per value on baseline `x86_64`.
-#[inline]
+#[expect(clippy::inline_always, reason = "to be compiled with the vector instructions of the caller")]
+#[inline(always)]
 fn round(x: f32) -> f32 {
     // The difference is exact, also where `x + 0.5` would not be (0.49999997).
     let whole = x as i32 as f32;

@@ -63,9 +63,9 @@
 //! | feature | default | brings |
 //! |---|---|---|
 //! | `awq` | yes | `Awq`, scales per input channel that make the following quantizer lose less |
-//! | `gptq` | yes | `Gptq`, which needs the Hessian of the inputs, and `HessianAccumulator`, which gathers it |
+//! | `gptq` | yes | `Gptq`, error compensation by the Hessian of the inputs, and `HessianAccumulator` |
 //! | `hqq` | yes | `Hqq`, half-quadratic quantization: better grids for few bits, without data |
-//! | `rtn` | yes | `Rtn`, round-to-nearest: no calibration, the baseline of every other method; with `Clip`, a search of every group's range |
+//! | `rtn` | yes | `Rtn`, round-to-nearest, the baseline; with `Clip`, a search of every group's range |
 //!
 //! With default features off, the traits [`Quantizer`] and [`Rescale`], their data types and the
 //! laws remain.

@@ -291,7 +291,10 @@ mod tests {
             assert_eq!(error.module().as_str(), "other");
         }
         let [with, without] = methods();
-        let other_hessian = CalibrationStats { hessian: Some(Array2::ones((3, 3))), ..stats.clone() };
+        let other_hessian = CalibrationStats {
+            hessian: CalibrationStats::from_hessian(1, Array2::ones((3, 3))).hessian,
+            ..stats.clone()
+        };
         assert!(with.scales(&views(&readers), &other_hessian).is_err());
         assert!(without.scales(&views(&readers), &other_hessian).unwrap().is_some());
         let only_moments = CalibrationStats { hessian: None, ..stats };

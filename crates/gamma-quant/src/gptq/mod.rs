@@ -62,7 +62,7 @@ impl Damping {
 /// |---|---|---|
 /// | [`damping`](Self::damping) | 0.01 | added to the Hessian, times its mean diagonal |
 /// | [`act_order`](Self::act_order) | on | the important channels first |
-/// | [`block`](Self::block) | 128 | channels between two updates of those behind; speed only, up to rounding |
+/// | [`block`](Self::block) | 128 | channels that are rounded between two updates of those behind |
 ///
 /// ```
 /// use gamma_core::{BitWidth, GroupSize, ModuleName};
@@ -165,11 +165,11 @@ impl Quantizer for Gptq {
                 QuantizeError::SingularHessian { module: module(), channel, damping }
             }
         })?;
-        let codes = solve::solve(self, weight, &factor, width).map_err(|overflow| {
+        let solution = solve::solve(self, weight, &factor, width).map_err(|overflow| {
             let solve::Overflow { row, group, scale } = overflow;
             QuantizeError::ScaleOverflow { module: module(), row, group, scale }
         })?;
-        let solve::Codes { codes, scales, zeros } = codes;
+        let solve::Solution { codes, scales, zeros } = solution;
         let zeros = (self.symmetry == Symmetry::Asymmetric).then_some(zeros.as_slice());
         let layout = (width, self.group);
         Ok(IntWeight::from_codes(weight.name(), weight.shape(), layout, &codes, scales, zeros)?.into())

@@ -5,9 +5,14 @@
 //! original weights, what is in front the errors `e`, so that one product with a slice of `U` brings
 //! the next block up to date when it is reached.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
-use faer::{Accum, Mat, MatMut, Par, linalg::matmul::matmul, prelude::IntoConst};
+use faer::{
+    Accum, Mat, MatMut, Par,
+    linalg::matmul::matmul,
+    prelude::IntoConst,
+    traits::pulp::{Arch, Simd, WithSimd},
+};
 use gamma_core::{BitWidth, Symmetry};
 use half::f16;
 use rayon::prelude::*;
@@ -15,7 +20,7 @@ use rayon::prelude::*;
 use super::Gptq;
 use crate::{
     WeightView,
-    grid::{Grid, Range, ScaleOverflow, nearest},
+    grid::{self, Grid, ScaleOverflow, nearest},
     hessian::factor::Factor,
 };
 
@@ -27,7 +32,7 @@ const LANES: usize = 32;
 type Lanes = [f32; LANES];
 
 /// A quantized matrix before packing: one code per weight and one grid per group, row after row.
-pub(super) struct Codes {
+pub(super) struct Solution {
     pub(super) codes: Vec<u8>,
     pub(super) scales: Vec<f16>,
     pub(super) zeros: Vec<u8>,
@@ -46,7 +51,7 @@ pub(super) fn solve(
     weight: &WeightView<'_>,
     factor: &Factor,
     width: BitWidth,
-) -> Result<Codes, Overflow> {
+) -> Result<Solution, Overflow> {
     let [out_features, in_features] = weight.shape();
     assert_eq!(factor.order.len(), in_features, "one row of the factor per channel");
     let groups = settings.group.groups_in(in_features);
@@ -66,7 +71,7 @@ pub(super) fn solve(
     });
     match overflow {
         Some(overflow) => Err(overflow),
-        None => Ok(Codes { codes, scales, zeros }),
+        None => Ok(Solution { codes, scales, zeros }),
     }
 }
 
@@ -144,14 +149,17 @@ impl Rows {
             for first in (start..end).step_by(block) {
                 let last = end.min(first + block);
                 self.update(factor, start..first, first..last);
-                self.round(factor, first..last);
+                // Compiled for the vector registers that are here. It is more than a factor of two:
+                // the matrix product leaves their upper halves in use, and while they are, every
+                // instruction of the older kind waits for the one before.
+                Arch::new().dispatch(Round { rows: self, factor, positions: first..last });
             }
         }
         Ok(())
     }
 
     /// Subtracts from the channels at the positions `to` what the errors at `from` ask of them.
-    fn update(&mut self, factor: &Factor, from: std::ops::Range<usize>, to: std::ops::Range<usize>) {
+    fn update(&mut self, factor: &Factor, from: Range<usize>, to: Range<usize>) {
         if from.is_empty() {
             return;
         }
@@ -170,9 +178,9 @@ impl Rows {
         end: usize,
         position: impl Fn(usize) -> usize,
     ) -> Result<(), Overflow> {
-        let mut ranges = vec![Range::ZERO; self.count];
+        let mut ranges = vec![grid::Range::ZERO; self.count];
         for first in (start..end).step_by(self.group) {
-            ranges.fill(Range::ZERO);
+            ranges.fill(grid::Range::ZERO);
             for channel in first..end.min(first + self.group) {
                 let column = self.values.col_as_slice(position(channel));
                 ranges.iter_mut().zip(column).for_each(|(range, &x)| *range = range.with(x));
@@ -188,8 +196,10 @@ impl Rows {
         Ok(())
     }
 
-    /// Rounds the channels at `positions`, which all channels in front have been made up for.
-    fn round(&mut self, factor: &Factor, positions: std::ops::Range<usize>) {
+    /// See [`Round`].
+    #[expect(clippy::inline_always, reason = "to be compiled with the instructions of the caller")]
+    #[inline(always)]
+    fn round(&mut self, factor: &Factor, positions: Range<usize>) {
         let height = self.values.nrows();
         let q_max = f32::from(self.width.max_code());
         // A contiguous copy of one set of lanes, which stays in the nearest cache.
@@ -209,7 +219,7 @@ impl Rows {
                 let one_over = 1.0 / upper[at];
                 for i in 0..LANES {
                     let code = nearest(w[i], scale[i], zero[i], q_max);
-                    codes[i] = code as u8;
+                    codes[i] = code as i32 as u8; // a vector instruction, which `as u8` is not
                     error[i] = (w[i] - scale[i] * (code - zero[i])) * one_over;
                 }
             }
@@ -241,8 +251,26 @@ impl Rows {
     }
 }
 
+/// Rounds the channels at `positions`, to which the errors of all in front of these have been applied.
+struct Round<'a> {
+    rows: &'a mut Rows,
+    factor: &'a Factor,
+    positions: Range<usize>,
+}
+
+impl WithSimd for Round<'_> {
+    type Output = ();
+
+    #[expect(clippy::inline_always, reason = "to be compiled with the instructions of the caller")]
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        self.rows.round(self.factor, self.positions);
+    }
+}
+
 /// `w - Σ e_i u_i`.
-#[inline]
+#[expect(clippy::inline_always, reason = "to be compiled with the instructions of the caller")]
+#[inline(always)]
 fn make_up(w: &mut Lanes, errors: &[Lanes], upper: &[f32]) {
     let mut sum = *w;
     for (error, &u) in errors.iter().zip(upper) {
@@ -253,6 +281,8 @@ fn make_up(w: &mut Lanes, errors: &[Lanes], upper: &[f32]) {
     *w = sum;
 }
 
+#[expect(clippy::inline_always, reason = "to be compiled with the instructions of the caller")]
+#[inline(always)]
 fn lanes(column: &[f32]) -> Lanes {
     *column.first_chunk().expect("rows are filled up to whole lanes")
 }

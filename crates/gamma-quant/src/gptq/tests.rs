@@ -80,6 +80,34 @@ fn the_fast_solution_is_that_of_the_definition() {
 }
 
 #[test]
+fn threads_do_not_change_a_bit_of_a_matrix_of_many_tasks() {
+    let (weight, hessian) = problem(300, 530);
+    let on = |threads: usize, gptq: &Gptq| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        // A Hessian of its own, so that the factor is computed on these threads as well.
+        let stats = CalibrationStats::from_hessian(1, hessian.clone());
+        pool.install(|| run(gptq, &weight, &stats, BitWidth::B3))
+    };
+    for act_order in [false, true] {
+        let gptq = Gptq::asymmetric(group(64)).act_order(act_order);
+        let one = on(1, &gptq);
+        assert!([2, 5].into_iter().all(|threads| on(threads, &gptq) == one), "act-order {act_order}");
+    }
+}
+
+#[test]
+fn modules_that_share_statistics_can_be_quantized_at_once() {
+    use rayon::prelude::*;
+    let (weight, hessian) = problem(20, 600);
+    let stats = CalibrationStats::from_hessian(1, hessian);
+    let gptq = Gptq::symmetric(group(128));
+    let job = |_| run(&gptq, &weight, &stats, BitWidth::B4);
+    let found: Vec<_> = (0..16).into_par_iter().map(job).collect();
+    let alone = job(0);
+    assert!(found.iter().all(|found| *found == alone));
+}
+
+#[test]
 #[cfg(feature = "rtn")]
 fn the_output_error_is_well_below_that_of_round_to_nearest() {
     let (weight, hessian) = problem(64, 256);

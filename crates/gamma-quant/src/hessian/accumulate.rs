@@ -1,15 +1,18 @@
 //! Sums the products of input channels over chunks of activations.
 
-use faer::{Accum, Mat, MatRef, Par, linalg::matmul::matmul};
+use faer::{Accum, Mat, MatRef, Par, linalg::matmul::matmul, traits::pulp::Arch};
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
+use super::first_not_finite;
 use crate::CalibrationStats;
 
 /// Side of the square tiles that the matrix is summed in.
 const TILE: usize = 256;
 /// Tokens whose products are summed in `f32` before the total joins the sum in `f64`.
 const SLAB: usize = 1024;
+/// Activations that one task checks.
+const CHECKED: usize = 1 << 15;
 
 /// Why activations cannot be counted.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
@@ -90,6 +93,7 @@ impl HessianAccumulator {
     ///
     /// # Errors
     /// [`InvalidActivations`]; nothing has been added then.
+    #[expect(clippy::missing_panics_doc, reason = "the standard layout is one slice")]
     #[expect(clippy::needless_pass_by_value, reason = "a view is a reference, and callers write `.view()`")]
     pub fn add(&mut self, activations: ArrayView2<'_, f32>) -> Result<(), InvalidActivations> {
         let (tokens, found) = activations.dim();
@@ -98,7 +102,11 @@ impl HessianAccumulator {
         }
         let rows = activations.as_standard_layout();
         let values = rows.as_slice().expect("the standard layout is one slice");
-        if let Some(at) = values.par_iter().with_min_len(1 << 14).position_first(|x| !x.is_finite()) {
+        let not_finite = values
+            .par_chunks(CHECKED)
+            .enumerate()
+            .find_map_first(|(chunk, values)| first_not_finite(values).map(|at| chunk * CHECKED + at));
+        if let Some(at) = not_finite {
             let (token, channel, value) = (at / found, at % found, values[at]);
             return Err(InvalidActivations::NotFinite { token, channel, value });
         }
@@ -118,6 +126,7 @@ impl HessianAccumulator {
 
     /// The means over all tokens; zeros if there were none.
     #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "a new array is one slice")]
     pub fn finish(self) -> CalibrationStats {
         let n = self.in_features;
         let scale = 1.0 / self.tokens.max(1) as f64;
@@ -141,10 +150,14 @@ impl Tile {
             let slab = x.subrows(start, SLAB.min(x.nrows() - start));
             let (rows, columns) = (slab.subcols(self.row, height), slab.subcols(self.column, width));
             matmul(&mut slab_sums, Accum::Replace, rows.transpose(), columns, 1.0, Par::Seq);
-            for column in 0..width {
-                let sums = self.sums.col_as_slice_mut(column).iter_mut();
-                sums.zip(slab_sums.col_as_slice(column)).for_each(|(sum, &x)| *sum += f64::from(x));
-            }
+            // With the vector registers that are here, which the matrix product leaves in use: see
+            // `gptq::solve`.
+            Arch::new().dispatch(|| {
+                for column in 0..width {
+                    let sums = self.sums.col_as_slice_mut(column).iter_mut();
+                    sums.zip(slab_sums.col_as_slice(column)).for_each(|(sum, &x)| *sum += f64::from(x));
+                }
+            });
         }
     }
 

@@ -9,8 +9,13 @@ use faer::{
     Accum, Mat, MatMut, MatRef, Par, Spec,
     dyn_stack::{MemBuffer, MemStack},
     linalg::{
-        cholesky::llt::factor::{LltError, LltParams, cholesky_in_place, cholesky_in_place_scratch},
-        matmul::triangular::{BlockStructure, matmul},
+        cholesky::llt::factor::{
+            LltError, LltParams, LltRegularization, cholesky_in_place, cholesky_in_place_scratch,
+        },
+        matmul::triangular::{
+            BlockStructure::{Rectangular, TriangularLower},
+            matmul,
+        },
         triangular_solve::solve_lower_triangular_in_place,
     },
     prelude::{Reborrow, ReborrowMut},
@@ -20,10 +25,10 @@ use rayon::prelude::*;
 
 use super::Hessian;
 
-/// Columns of one parallel task. Fixed, so that the arithmetic is the same on any number of threads.
+/// Columns that one parallel task handles. Fixed, so that the arithmetic is the same on any number of threads.
 const BLOCK: usize = 256;
 /// How often damping grows tenfold before a Hessian counts as singular.
-pub(crate) const RAISES: i32 = 4;
+const RAISES: i32 = 4;
 
 /// Which factor of a Hessian.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,9 +47,9 @@ pub(crate) struct Factor {
     pub(crate) order: Vec<usize>,
     /// Channels that never carried a signal, by channel.
     pub(crate) dead: Vec<bool>,
-    /// The damping that it took.
+    /// How often damping grew tenfold.
     #[cfg_attr(not(test), expect(dead_code, reason = "tests ask for it"))]
-    pub(crate) damping: f64,
+    pub(crate) raises: i32,
 }
 
 /// Why there is no factor.
@@ -85,7 +90,7 @@ impl Hessian {
     /// which may ask for the same factor. Two that ask at the same time may both compute it, with
     /// the same bits.
     ///
-    /// Besides the result, computing takes `8 n²` bytes and `4 KiB n` per thread.
+    /// Besides the result, computing takes `8 n²` bytes, and `2048 n` per thread.
     pub(crate) fn factor(&self, recipe: Recipe) -> Result<Arc<Factor>, NoFactor> {
         if let Some(known) = self.factors.find(recipe) {
             return Ok(known);
@@ -120,22 +125,19 @@ impl Factor {
         // `P`, one triangular inverse is all that is left: `U = P L⁻¹ P`. The textbook way, an
         // inverse and its factor, takes twice the work and loses more digits.
         let reversed: Vec<usize> = order.iter().rev().copied().collect();
-        let mut damping = recipe.damping;
         let mut raises = 0;
         let lower = loop {
+            let damping = recipe.damping * 10_f64.powi(raises);
             let mut a = damped(hessian, &reversed, &dead, damping * mean);
             match cholesky(a.as_mut()) {
                 Ok(()) => break a,
                 Err(position) if raises == RAISES => {
                     return Err(NoFactor::Singular { channel: reversed[position], damping });
                 }
-                Err(_) => {
-                    damping *= 10.0;
-                    raises += 1;
-                }
+                Err(_) => raises += 1,
             }
         };
-        Ok(Self { upper: reversed_inverse(lower.as_ref()), order, dead, damping })
+        Ok(Self { upper: reversed_inverse(lower.as_ref()), order, dead, raises })
     }
 }
 
@@ -170,7 +172,7 @@ fn cholesky(mut a: MatMut<'_, f64>) -> Result<(), usize> {
             a.rb_mut().submatrix_mut(start, start, n - start, n - start).split_at_col_mut(width);
         let (mut corner, mut below) = panel.split_at_row_mut(width);
         let stack = MemStack::new(&mut scratch);
-        cholesky_in_place(corner.rb_mut(), Default::default(), Par::Seq, stack, params)
+        cholesky_in_place(corner.rb_mut(), LltRegularization::default(), Par::Seq, stack, params)
             .map_err(|LltError::NonPositivePivot { index }| start + index)?;
         let corner = corner.rb();
         column_blocks(below.rb_mut().transpose_mut()).into_par_iter().for_each(|(_, rows)| {
@@ -182,7 +184,6 @@ fn cholesky(mut a: MatMut<'_, f64>) -> Result<(), usize> {
             let (square, rest) =
                 columns.split_at_row_mut(first).1.split_at_row_mut(BLOCK.min(below.nrows() - first));
             let (upper, lower) = below.split_at_row(first).1.split_at_row(square.nrows());
-            use BlockStructure::{Rectangular, TriangularLower};
             let right = upper.transpose();
             matmul(
                 square,
@@ -255,7 +256,7 @@ mod tests {
             let matrix = hessian(n, n / 2 + 3);
             let damping = 0.01;
             let factor = Factor::of(&matrix, Recipe { damping, act_order }).unwrap();
-            assert_eq!(factor.damping, damping);
+            assert_eq!(factor.raises, 0);
             let mean = matrix.diag().iter().map(|&h| f64::from(h)).sum::<f64>() / n as f64;
             let u = Array2::from_shape_fn((n, n), |(i, j)| f64::from(factor.upper[(i, j)]));
             let h = Array2::from_shape_fn((n, n), |(i, j)| {
@@ -298,8 +299,8 @@ mod tests {
             let matrix = ndarray::array![[0.5, off], [off, 0.5]];
             Factor::of(&matrix, Recipe { damping: 0.01, act_order: false })
         };
-        assert_eq!(factor(0.75).unwrap().damping, 1.0);
-        assert_eq!(factor(0.45).unwrap().damping, 0.01);
+        assert_eq!(factor(0.75).unwrap().raises, 2);
+        assert_eq!(factor(0.45).unwrap().raises, 0);
         let error = factor(1e3).unwrap_err();
         assert!(
             matches!(error, NoFactor::Singular { channel: 0, damping } if (damping - 100.0).abs() < 1e-9)
