@@ -62,7 +62,7 @@
 //!
 //! | feature | default | brings |
 //! |---|---|---|
-//! | `rtn` | yes | `Rtn`, round-to-nearest: no calibration, the baseline of every other method; with `Clip`, a search of every group's range |
+//! | `rtn` | yes | `Rtn`, round-to-nearest, the baseline; with `Clip`, a search of every group's range |
 //! | `hqq` | yes | `Hqq`, half-quadratic quantization: better grids for few bits, without data |
 //! | `awq` | yes | `Awq`, scales per input channel that make the following quantizer lose less |
 //!
