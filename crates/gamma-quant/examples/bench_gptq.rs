@@ -87,7 +87,7 @@ fn quantize(
     let name = ModuleName::new("bench");
     let view = WeightView::new(&name, weight.view())?;
     for &width in widths {
-        gptq.quantize(&view, stats, width)?;
+        gptq.quantize_at(&view, stats, width)?;
     }
     Ok(())
 }

@@ -31,6 +31,16 @@ impl fmt::Display for Stream {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QuantizeError {
+    /// A bit-width or format that the method does not make.
+    #[error("module `{module}`: `{quantizer}` does not make {requested}")]
+    Unsupported {
+        /// The module.
+        module: ModuleName,
+        /// The method in words.
+        quantizer: String,
+        /// The bit-width or format.
+        requested: String,
+    },
     /// A matrix without weights.
     #[error("module `{module}`: a weight of shape {shape:?} is empty")]
     Empty {
@@ -65,16 +75,6 @@ pub enum QuantizeError {
         group: usize,
         /// The scale that the weights ask for.
         scale: f32,
-    },
-    /// A bit-width that the method does not have.
-    #[error("module `{module}`: the quantizer `{quantizer}` does not offer {width} bits")]
-    UnsupportedWidth {
-        /// The module.
-        module: ModuleName,
-        /// The method's name.
-        quantizer: String,
-        /// The requested bit-width.
-        width: BitWidth,
     },
     /// Statistics that the method needs and did not get.
     #[error("module `{module}`: the {} of its inputs is missing", statistic(*need))]
@@ -220,10 +220,10 @@ impl QuantizeError {
     #[must_use]
     pub fn module(&self) -> &ModuleName {
         match self {
-            Self::Empty { module, .. }
+            Self::Unsupported { module, .. }
+            | Self::Empty { module, .. }
             | Self::NotFinite { module, .. }
             | Self::ScaleOverflow { module, .. }
-            | Self::UnsupportedWidth { module, .. }
             | Self::MissingStatistics { module, .. }
             | Self::StatisticsShape { module, .. }
             | Self::StatisticsNotFinite { module, .. }

@@ -12,7 +12,7 @@
 //! ```
 //! use gamma_core::{BitWidth, Format, ModuleName};
 //! use gamma_quant::{
-//!     CalibrationStats, CustomWeight, QuantizeError, QuantizedWeight, Quantizer, WeightView, laws,
+//!     CalibrationStats, CustomWeight, QuantizeError, QuantizedWeight, Quantizer, WeightView, accept, laws,
 //! };
 //! use ndarray::{Axis, array};
 //!
@@ -26,15 +26,16 @@
 //!     fn describe(&self) -> String {
 //!         "signs, mean absolute value per row".into()
 //!     }
-//!     fn format(&self, width: BitWidth) -> Format {
-//!         Format::Custom { bits: width, name: "signs".into() }
+//!     fn formats(&self, width: BitWidth) -> Vec<Format> {
+//!         vec![Format::Custom { bits: width, name: "signs".into() }]
 //!     }
 //!     fn quantize(
 //!         &self,
 //!         weight: &WeightView<'_>,
 //!         _stats: &CalibrationStats,
-//!         width: BitWidth,
+//!         format: &Format,
 //!     ) -> Result<QuantizedWeight, QuantizeError> {
+//!         accept(self, weight.name(), format)?;
 //!         let mut values = weight.data().to_owned();
 //!         for mut row in values.axis_iter_mut(Axis(0)) {
 //!             let size = row.iter().map(|w| w.abs()).sum::<f32>() / row.len() as f32;
@@ -42,14 +43,14 @@
 //!         }
 //!         // -1, 0 or 1 in two bits per weight, and one 32-bit size per row.
 //!         let bits = 2 * values.len() as u64 + 32 * values.nrows() as u64;
-//!         Ok(CustomWeight::new(weight.name(), self.format(width), values, bits)?.into())
+//!         Ok(CustomWeight::new(weight.name(), format.clone(), values, bits)?.into())
 //!     }
 //! }
 //!
 //! let name = ModuleName::new("model.layers.0.mlp.up_proj");
 //! let weight = array![[1.0, -3.0], [0.0, 0.5]];
 //! let view = WeightView::new(&name, weight.view())?;
-//! let quantized = Signs.quantize(&view, &CalibrationStats::default(), BitWidth::B2)?;
+//! let quantized = Signs.quantize_at(&view, &CalibrationStats::default(), BitWidth::B2)?;
 //! assert_eq!(quantized.dequantize(), array![[2.0, -2.0], [0.0, 0.25]]);
 //! assert_eq!(quantized.stored_bits(), 4 * 2 + 2 * 32);
 //!
@@ -90,6 +91,7 @@ pub mod rescale;
 #[cfg(feature = "rtn")]
 mod rtn;
 mod stats;
+mod variants;
 mod view;
 mod weight;
 
@@ -104,10 +106,11 @@ pub use hessian::{HessianAccumulator, InvalidActivations};
 #[cfg(feature = "hqq")]
 pub use hqq::Hqq;
 pub use int::IntWeight;
-pub use quantizer::Quantizer;
+pub use quantizer::{Quantizer, accept};
 pub use rescale::Rescale;
 #[cfg(feature = "rtn")]
 pub use rtn::{Clip, Rtn};
 pub use stats::{CalibrationNeeds, CalibrationStats};
+pub use variants::Variants;
 pub use view::WeightView;
 pub use weight::{CustomWeight, QuantizedWeight};

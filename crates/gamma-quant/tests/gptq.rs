@@ -50,7 +50,7 @@ fn output_errors_are_those_of_the_published_algorithm() {
                 let case = format!("{scheme}.g{channels}.{order}.{bits}");
                 let (expected, _) = tensor(&file, &case, Dtype::F64);
                 let expected = f64::from_le_bytes(expected.try_into().unwrap());
-                let quantized = gptq.quantize(&view, &stats, BitWidth::new(bits).unwrap()).unwrap();
+                let quantized = gptq.quantize_at(&view, &stats, BitWidth::new(bits).unwrap()).unwrap();
                 let d = (&weight - quantized.dequantize()).mapv(f64::from);
                 let found = (d.dot(&h) * &d).sum();
                 assert!(

@@ -120,7 +120,7 @@ impl Input {
         self.error(|name, weight| {
             let weight = scale_columns(weight.view(), scales);
             let view = WeightView::new(name, weight.view()).unwrap();
-            quantizer.quantize(&view, &stats, width).unwrap().dequantize() / scales
+            quantizer.quantize_at(&view, &stats, width).unwrap().dequantize() / scales
         })
     }
 }
@@ -180,7 +180,8 @@ fn hqq_loses_less_than_the_reference_with_integer_zero_points() {
                     golden.f64(&format!("{name}.hqq.{width}.{kind}")).try_into().unwrap()
                 };
                 let view = WeightView::new(name, weight.view()).unwrap();
-                let decoded = hqq.quantize(&view, &CalibrationStats::default(), width).unwrap().dequantize();
+                let decoded =
+                    hqq.quantize_at(&view, &CalibrationStats::default(), width).unwrap().dequantize();
                 let objective: f64 = (&decoded - weight).iter().map(|&d| f64::from(d).abs().powf(0.7)).sum();
                 let ([integer_output, integer_objective], [floating_output, floating_objective]) =
                     (reference("int"), reference("float"));

@@ -53,7 +53,7 @@ const SMALLEST: f32 = 1e-4;
 /// let scaled = scale_columns(q.view(), &scales);
 /// let view = WeightView::new(&q_proj, scaled.view())?;
 /// let stats = stats.rescaled(&scales);
-/// let quantized = rtn.quantize(&view, &stats, BitWidth::B3)?;
+/// let quantized = rtn.quantize_at(&view, &stats, BitWidth::B3)?;
 /// # assert_eq!(quantized.shape(), [2, 3]);
 /// # Ok::<(), gamma_quant::QuantizeError>(())
 /// ```
@@ -97,7 +97,7 @@ impl Awq {
             let weight = scale_columns(reader.data(), scales);
             let view = WeightView::new(reader.name(), weight.view())?;
             for (error, &width) in errors.iter_mut().zip(&self.widths) {
-                let quantized = self.quantizer.quantize(&view, &rescaled, width)?;
+                let quantized = self.quantizer.quantize_at(&view, &rescaled, width)?;
                 // Against the scaled weights and inputs, which gives the same error.
                 *error += self.error(&(quantized.dequantize() - &weight), &rescaled);
             }
@@ -193,21 +193,21 @@ mod tests {
         fn describe(&self) -> String {
             "quarters".into()
         }
-        fn format(&self, bits: BitWidth) -> Format {
-            Format::Custom { bits, name: "quarters".into() }
+        fn formats(&self, bits: BitWidth) -> Vec<Format> {
+            vec![Format::Custom { bits, name: "quarters".into() }]
         }
         fn quantize(
             &self,
             weight: &WeightView<'_>,
             _stats: &CalibrationStats,
-            width: BitWidth,
+            format: &Format,
         ) -> Result<QuantizedWeight, QuantizeError> {
             let mut values = weight.data().to_owned();
             for mut row in values.axis_iter_mut(Axis(0)) {
                 let step = row.iter().fold(0.0_f32, |largest, w| largest.max(w.abs())) / 4.0;
                 row.mapv_inplace(|w| if step > 0.0 { (w / step).round() * step } else { w });
             }
-            Ok(CustomWeight::new(weight.name(), self.format(width), values, 1)?.into())
+            Ok(CustomWeight::new(weight.name(), format.clone(), values, 1)?.into())
         }
     }
 

@@ -10,6 +10,7 @@ use gamma_core::{BitWidth, Format, GroupSize, Symmetry};
 
 use crate::{
     CalibrationNeeds, CalibrationStats, IntWeight, QuantizeError, QuantizedWeight, Quantizer, WeightView,
+    accept,
     hessian::factor::{NoFactor, Recipe},
 };
 
@@ -77,7 +78,7 @@ impl Damping {
 /// let weight = array![[1.5, 0.5]];
 /// let view = WeightView::new(&name, weight.view())?;
 /// let gptq = Gptq::symmetric(GroupSize::G128);
-/// let quantized = gptq.quantize(&view, &inputs.finish(), BitWidth::B2)?;
+/// let quantized = gptq.quantize_at(&view, &inputs.finish(), BitWidth::B2)?;
 /// // Steps of 1: 0.5 became 1 by rounding half away from zero, so that 1.5 must become 1.
 /// assert_eq!(quantized.dequantize(), array![[1.0, 1.0]]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -145,16 +146,17 @@ impl Quantizer for Gptq {
         format!("gptq {symmetry} g{}, damping {damping}, {order}, block {block}", self.group)
     }
 
-    fn format(&self, width: BitWidth) -> Format {
-        Format::Int { bits: width, group: self.group, symmetry: self.symmetry }
+    fn formats(&self, width: BitWidth) -> Vec<Format> {
+        vec![Format::Int { bits: width, group: self.group, symmetry: self.symmetry }]
     }
 
     fn quantize(
         &self,
         weight: &WeightView<'_>,
         stats: &CalibrationStats,
-        width: BitWidth,
+        format: &Format,
     ) -> Result<QuantizedWeight, QuantizeError> {
+        let width = accept(self, weight.name(), format)?;
         let module = || weight.name().clone();
         stats.check(weight.name(), weight.shape()[1], self.needs())?;
         let Some(hessian) = &stats.hessian else { unreachable!("checked") };

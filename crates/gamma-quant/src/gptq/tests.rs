@@ -27,7 +27,7 @@ fn problem(rows: usize, channels: usize) -> (Array2<f32>, Array2<f32>) {
 fn run(gptq: &Gptq, weight: &Array2<f32>, stats: &CalibrationStats, width: BitWidth) -> Array2<f32> {
     let name = ModuleName::new("m");
     let view = WeightView::new(&name, weight.view()).unwrap();
-    gptq.quantize(&view, stats, width).unwrap().dequantize()
+    gptq.quantize_at(&view, stats, width).unwrap().dequantize()
 }
 
 /// `tr(D H Dᵀ)` with `D` the difference.
@@ -115,7 +115,7 @@ fn the_output_error_is_well_below_that_of_round_to_nearest() {
     for width in [BitWidth::B2, BitWidth::B3, BitWidth::B4] {
         let name = ModuleName::new("m");
         let view = WeightView::new(&name, weight.view()).unwrap();
-        let rtn = crate::Rtn::asymmetric(group(64)).quantize(&view, &stats, width).unwrap().dequantize();
+        let rtn = crate::Rtn::asymmetric(group(64)).quantize_at(&view, &stats, width).unwrap().dequantize();
         for act_order in [false, true] {
             let gptq = run(&Gptq::asymmetric(group(64)).act_order(act_order), &weight, &stats, width);
             let ratio = output_error(&weight, &gptq, &hessian) / output_error(&weight, &rtn, &hessian);
@@ -179,7 +179,7 @@ fn statistics_that_say_nothing_are_refused_with_the_modules_name() {
     let view = WeightView::new(&name, weight.view()).unwrap();
     let refused = |hessian: Array2<f32>| {
         let stats = CalibrationStats::from_hessian(1, hessian);
-        let error = Gptq::symmetric(group(64)).quantize(&view, &stats, BitWidth::B4).unwrap_err();
+        let error = Gptq::symmetric(group(64)).quantize_at(&view, &stats, BitWidth::B4).unwrap_err();
         assert_eq!(error.module(), &name);
         error
     };
@@ -215,7 +215,7 @@ fn a_scale_beyond_16_bits_names_row_and_group() {
     let stats = CalibrationStats::from_hessian(1, hessian);
     for act_order in [false, true] {
         let gptq = Gptq::symmetric(group(4)).act_order(act_order);
-        let error = gptq.quantize(&view, &stats, BitWidth::B4).unwrap_err();
+        let error = gptq.quantize_at(&view, &stats, BitWidth::B4).unwrap_err();
         assert!(matches!(error, QuantizeError::ScaleOverflow { .. }), "{error}");
         if act_order {
             assert!(matches!(error, QuantizeError::ScaleOverflow { row: 200, group: 1, .. }), "{error}");

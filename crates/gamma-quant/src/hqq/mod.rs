@@ -5,7 +5,7 @@ mod solve;
 use gamma_core::{BitWidth, Format, GroupSize, Symmetry};
 
 use crate::{
-    CalibrationStats, QuantizeError, QuantizedWeight, Quantizer, WeightView,
+    CalibrationStats, QuantizeError, QuantizedWeight, Quantizer, WeightView, accept,
     groups::{Layout, quantize_groups},
     rtn::GroupObjective,
 };
@@ -44,7 +44,7 @@ use crate::{
 /// let weight = Array2::from_shape_fn((4, 256), |(i, j)| ((300 * i + j) as f32).sin().powi(3));
 /// let view = WeightView::new(&name, weight.view())?;
 /// let error = |quantizer: &dyn Quantizer| {
-///     let quantized = quantizer.quantize(&view, &CalibrationStats::default(), BitWidth::B2)?;
+///     let quantized = quantizer.quantize_at(&view, &CalibrationStats::default(), BitWidth::B2)?;
 ///     Ok::<_, gamma_quant::QuantizeError>(
 ///         (quantized.dequantize() - &weight).iter().map(|d| d.abs().powf(0.7)).sum::<f32>(),
 ///     )
@@ -75,16 +75,17 @@ impl Quantizer for Hqq {
         format!("hqq asymmetric g{}", self.group)
     }
 
-    fn format(&self, width: BitWidth) -> Format {
-        Format::asymmetric(width, self.group)
+    fn formats(&self, width: BitWidth) -> Vec<Format> {
+        vec![Format::asymmetric(width, self.group)]
     }
 
     fn quantize(
         &self,
         weight: &WeightView<'_>,
         _stats: &CalibrationStats,
-        width: BitWidth,
+        format: &Format,
     ) -> Result<QuantizedWeight, QuantizeError> {
+        let width = accept(self, weight.name(), format)?;
         let ones = vec![1.0; weight.shape()[1]];
         let layout = Layout { group: self.group, symmetry: Symmetry::Asymmetric };
         quantize_groups(weight, width, layout, |w, first| {

@@ -11,7 +11,7 @@ use objective::Objective;
 pub(crate) use {clip::search, objective::GroupObjective};
 
 use crate::{
-    CalibrationNeeds, CalibrationStats, QuantizeError, QuantizedWeight, Quantizer, WeightView,
+    CalibrationNeeds, CalibrationStats, QuantizeError, QuantizedWeight, Quantizer, WeightView, accept,
     grid::{Grid, Range},
     groups::{Layout, quantize_groups},
 };
@@ -40,7 +40,7 @@ use crate::{
 /// let weight = ndarray::array![[-0.5, 0.1, 0.9, 1.0]];
 /// let view = WeightView::new(&name, weight.view())?;
 /// let rtn = Rtn::asymmetric(GroupSize::G128);
-/// let quantized = rtn.quantize(&view, &CalibrationStats::default(), BitWidth::B2)?;
+/// let quantized = rtn.quantize_at(&view, &CalibrationStats::default(), BitWidth::B2)?;
 /// assert_eq!(quantized.dequantize(), ndarray::array![[-0.5, 0.0, 1.0, 1.0]]);
 /// # Ok::<(), gamma_quant::QuantizeError>(())
 /// ```
@@ -89,16 +89,17 @@ impl Quantizer for Rtn {
         format!("rtn {symmetry} g{}{clip}", self.layout.group)
     }
 
-    fn format(&self, width: BitWidth) -> Format {
-        Format::Int { bits: width, group: self.layout.group, symmetry: self.layout.symmetry }
+    fn formats(&self, width: BitWidth) -> Vec<Format> {
+        vec![Format::Int { bits: width, group: self.layout.group, symmetry: self.layout.symmetry }]
     }
 
     fn quantize(
         &self,
         weight: &WeightView<'_>,
         stats: &CalibrationStats,
-        width: BitWidth,
+        format: &Format,
     ) -> Result<QuantizedWeight, QuantizeError> {
+        let width = accept(self, weight.name(), format)?;
         let in_features = weight.shape()[1];
         stats.check(weight.name(), in_features, self.needs())?;
         let symmetry = self.layout.symmetry;
@@ -164,7 +165,7 @@ mod tests {
         let view = WeightView::new(&name, weight.view()).unwrap();
         let group = GroupSize::new(4).unwrap();
         for rtn in [Rtn::asymmetric(group), Rtn::symmetric(group)] {
-            let error = rtn.quantize(&view, &CalibrationStats::default(), BitWidth::B4).unwrap_err();
+            let error = rtn.quantize_at(&view, &CalibrationStats::default(), BitWidth::B4).unwrap_err();
             assert!(
                 matches!(error, QuantizeError::ScaleOverflow { row: 5, group: 2, .. }),
                 "{rtn:?}: {error}"
