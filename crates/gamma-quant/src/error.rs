@@ -31,6 +31,16 @@ impl fmt::Display for Stream {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QuantizeError {
+    /// A bit-width or format that the method does not make.
+    #[error("module `{module}`: `{quantizer}` does not make {requested}")]
+    Unsupported {
+        /// The module.
+        module: ModuleName,
+        /// The method in words.
+        quantizer: String,
+        /// The bit-width or format.
+        requested: String,
+    },
     /// A matrix without weights.
     #[error("module `{module}`: a weight of shape {shape:?} is empty")]
     Empty {
@@ -66,16 +76,6 @@ pub enum QuantizeError {
         /// The scale that the weights ask for.
         scale: f32,
     },
-    /// A bit-width that the method does not have.
-    #[error("module `{module}`: the quantizer `{quantizer}` does not offer {width} bits")]
-    UnsupportedWidth {
-        /// The module.
-        module: ModuleName,
-        /// The method's name.
-        quantizer: String,
-        /// The requested bit-width.
-        width: BitWidth,
-    },
     /// Statistics that the method needs and did not get.
     #[error("module `{module}`: the {} of its inputs is missing", statistic(*need))]
     MissingStatistics {
@@ -98,6 +98,37 @@ pub enum QuantizeError {
         in_features: usize,
         /// Shape of the statistic.
         found: Vec<usize>,
+    },
+    /// A statistic that is NaN or infinite.
+    #[error("module `{module}`: the {} of its inputs holds {value} in channel {channel}", statistic(*need))]
+    StatisticsNotFinite {
+        /// The module.
+        module: ModuleName,
+        /// Which of the statistics.
+        need: CalibrationNeeds,
+        /// Input channel, counted from 0.
+        channel: usize,
+        /// NaN or an infinity.
+        value: f32,
+    },
+    /// Inputs without any signal, from which nothing can be learned.
+    #[error("module `{module}`: all of its inputs were zero")]
+    NoSignal {
+        /// The module.
+        module: ModuleName,
+    },
+    /// A Hessian that no sensible damping makes positive definite.
+    #[error(
+        "module `{module}`: the Hessian of its inputs is not positive definite at channel {channel}, \
+         with {damping} times its mean diagonal added"
+    )]
+    SingularHessian {
+        /// The module.
+        module: ModuleName,
+        /// Input channel where the factorization stopped, counted from 0.
+        channel: usize,
+        /// The largest damping tried, as a fraction of the mean diagonal.
+        damping: f64,
     },
     /// A failure that only one method knows, with its own error as the source.
     #[error("module `{module}`: the quantizer `{quantizer}` failed")]
@@ -189,12 +220,15 @@ impl QuantizeError {
     #[must_use]
     pub fn module(&self) -> &ModuleName {
         match self {
-            Self::Empty { module, .. }
+            Self::Unsupported { module, .. }
+            | Self::Empty { module, .. }
             | Self::NotFinite { module, .. }
             | Self::ScaleOverflow { module, .. }
-            | Self::UnsupportedWidth { module, .. }
             | Self::MissingStatistics { module, .. }
             | Self::StatisticsShape { module, .. }
+            | Self::StatisticsNotFinite { module, .. }
+            | Self::NoSignal { module }
+            | Self::SingularHessian { module, .. }
             | Self::Method { module, .. }
             | Self::CodeTooWide { module, .. }
             | Self::StreamLength { module, .. }

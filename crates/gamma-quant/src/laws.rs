@@ -39,18 +39,24 @@ pub enum Violation {
     /// A name or description that is empty.
     #[error("the name or the description is empty")]
     Nameless,
-    /// A format of another bit-width than was asked for.
-    #[error("the format for {width} bits is `{format}`")]
+    /// A width without a format, although the laws are to be tried on it.
+    #[error("there is no format for {width} bits")]
+    NoFormat {
+        /// The requested bit-width.
+        width: BitWidth,
+    },
+    /// A format of another bit-width than was asked for, or one that is offered twice.
+    #[error("`{format}` is offered for {width} bits, or offered twice")]
     Width {
         /// The requested bit-width.
         width: BitWidth,
-        /// What `format` answered.
+        /// What `formats` answered.
         format: Format,
     },
     /// A format that plan files could not hold.
     #[error("the format `{format}` does not read back from its text")]
     FormatText {
-        /// What `format` answered.
+        /// What `formats` answered.
         format: Format,
     },
     /// An error on a matrix of ordinary weights.
@@ -64,14 +70,14 @@ pub enum Violation {
         #[source]
         source: QuantizeError,
     },
-    /// A result in another format than `format` promises.
-    #[error("{width} bits, shape {shape:?}: the result is stored as `{found}`, `format` says `{expected}`")]
+    /// A result in another format than was asked for.
+    #[error("{width} bits, shape {shape:?}: `{expected}` was asked for, the result is stored as `{found}`")]
     Format {
         /// The bit-width.
         width: BitWidth,
         /// The matrix.
         shape: [usize; 2],
-        /// What `format` answered.
+        /// What `formats` answered.
         expected: Format,
         /// The format of the result.
         found: Format,
@@ -86,14 +92,14 @@ pub enum Violation {
         /// Shape of the result.
         found: [usize; 2],
     },
-    /// A size that is not that of the format, or zero.
-    #[error("{width} bits, shape {shape:?}: {found} bits are stored, the format takes {expected:?}")]
+    /// A size that was not promised, or zero.
+    #[error("{width} bits, shape {shape:?}: {found} bits are stored, {expected:?} were promised")]
     StoredBits {
         /// The bit-width.
         width: BitWidth,
         /// The matrix.
         shape: [usize; 2],
-        /// What the format says; `None` for a custom one.
+        /// What `stored_bits` answered.
         expected: Option<u64>,
         /// What the result says.
         found: u64,
@@ -177,16 +183,11 @@ pub fn check(quantizer: &dyn Quantizer, widths: &[BitWidth]) -> Result<(), Vec<V
     if quantizer.name().is_empty() || quantizer.describe().is_empty() {
         broken.push(Violation::Nameless);
     }
-    for &width in widths {
-        let format = quantizer.format(width);
-        if format.to_string().parse().as_ref() != Ok(&format) {
-            broken.push(Violation::FormatText { format: format.clone() });
-        }
-        if format.bits() != width {
-            broken.push(Violation::Width { width, format });
-        }
+    let formats: Vec<Format> =
+        widths.iter().flat_map(|&width| offered(quantizer, width, &mut broken)).collect();
+    for format in formats {
         for (shape, seed) in SHAPES.into_iter().zip(1..) {
-            let trial = Trial::new(quantizer, width, shape, seed);
+            let trial = Trial::new(quantizer, &format, shape, seed);
             broken.extend(trial.ordinary().err());
             broken.extend(trial.huge().err());
             broken.extend(trial.without_statistics().err());
@@ -195,10 +196,27 @@ pub fn check(quantizer: &dyn Quantizer, widths: &[BitWidth]) -> Result<(), Vec<V
     if broken.is_empty() { Ok(()) } else { Err(broken) }
 }
 
-/// One quantizer, one bit-width, one shape.
+/// The formats of one width.
+fn offered(quantizer: &dyn Quantizer, width: BitWidth, broken: &mut Vec<Violation>) -> Vec<Format> {
+    let formats = quantizer.formats(width);
+    if formats.is_empty() {
+        broken.push(Violation::NoFormat { width });
+    }
+    for (place, format) in formats.iter().enumerate() {
+        if format.to_string().parse().as_ref() != Ok(format) {
+            broken.push(Violation::FormatText { format: format.clone() });
+        }
+        if format.bits() != width || formats[..place].contains(format) {
+            broken.push(Violation::Width { width, format: format.clone() });
+        }
+    }
+    formats
+}
+
+/// One quantizer, one format, one shape.
 struct Trial<'a> {
     quantizer: &'a dyn Quantizer,
-    width: BitWidth,
+    format: &'a Format,
     shape: [usize; 2],
     module: ModuleName,
     weight: Array2<f32>,
@@ -206,7 +224,7 @@ struct Trial<'a> {
 }
 
 impl<'a> Trial<'a> {
-    fn new(quantizer: &'a dyn Quantizer, width: BitWidth, shape: [usize; 2], seed: u64) -> Self {
+    fn new(quantizer: &'a dyn Quantizer, format: &'a Format, shape: [usize; 2], seed: u64) -> Self {
         let mut noise = Noise(seed);
         let mut weight = Array2::from_shape_simple_fn(shape, || 0.05 * noise.next());
         for (i, mut row) in weight.rows_mut().into_iter().enumerate() {
@@ -220,16 +238,16 @@ impl<'a> Trial<'a> {
         }
         let module = ModuleName::new("model.layers.7.mlp.law_proj");
         let stats = statistics(quantizer.needs(), shape[1], &mut noise);
-        Self { quantizer, width, shape, module, weight, stats }
+        Self { quantizer, format, shape, module, weight, stats }
     }
 
     fn run(&self, weight: &Array2<f32>) -> Result<QuantizedWeight, QuantizeError> {
         let view = WeightView::new(&self.module, weight.view())?;
-        self.quantizer.quantize(&view, &self.stats, self.width)
+        self.quantizer.quantize(&view, &self.stats, self.format)
     }
 
     fn ordinary(&self) -> Result<(), Violation> {
-        let Self { width, shape, .. } = *self;
+        let (width, shape) = (self.format.bits(), self.shape);
         let refused = |source| Violation::Refused { width, shape, source };
         let first = self.run(&self.weight).map_err(refused)?;
         self.promises(&first)?;
@@ -257,12 +275,12 @@ impl<'a> Trial<'a> {
 
     /// What one result must be.
     fn promises(&self, result: &QuantizedWeight) -> Result<(), Violation> {
-        let Self { width, shape, .. } = *self;
-        let (expected, found) = (self.quantizer.format(width), result.format());
+        let (width, shape) = (self.format.bits(), self.shape);
+        let (expected, found) = (self.format.clone(), result.format());
         if expected != found {
             return Err(Violation::Format { width, shape, expected, found });
         }
-        let (expected, found) = (expected.stored_bits(shape), result.stored_bits());
+        let (expected, found) = (self.quantizer.stored_bits(self.format, shape), result.stored_bits());
         if found == 0 || expected.is_some_and(|expected| expected != found) {
             return Err(Violation::StoredBits { width, shape, expected, found });
         }
@@ -286,7 +304,7 @@ impl<'a> Trial<'a> {
     }
 
     fn huge(&self) -> Result<(), Violation> {
-        let Self { width, shape, .. } = *self;
+        let (width, shape) = (self.format.bits(), self.shape);
         match self.run(&self.weight.mapv(|w| (w * 1e38).clamp(f32::MIN, f32::MAX))) {
             Ok(result) => match result.dequantize().iter().find(|value| !value.is_finite()) {
                 None => Ok(()),
@@ -303,9 +321,9 @@ impl<'a> Trial<'a> {
         }
         let view = WeightView::new(&self.module, self.weight.view());
         let result =
-            view.and_then(|view| self.quantizer.quantize(&view, &CalibrationStats::default(), self.width));
+            view.and_then(|view| self.quantizer.quantize(&view, &CalibrationStats::default(), self.format));
         match result {
-            Ok(_) => Err(Violation::StatisticsIgnored { width: self.width, needs }),
+            Ok(_) => Err(Violation::StatisticsIgnored { width: self.format.bits(), needs }),
             Err(error) => self.names_module(error),
         }
     }
@@ -336,18 +354,20 @@ fn statistics(needs: CalibrationNeeds, in_features: usize, noise: &mut Noise) ->
         token.mapv_inplace(|value| value + 0.5 * shared);
     }
     let hessian = x.t().dot(&x) / tokens as f32;
-    CalibrationStats {
-        tokens,
-        second_moment: (needs >= CalibrationNeeds::SecondMoment).then(|| hessian.diag().to_owned()),
-        hessian: (needs >= CalibrationNeeds::Hessian).then_some(hessian),
+    match needs {
+        CalibrationNeeds::Nothing => CalibrationStats { tokens, ..CalibrationStats::default() },
+        CalibrationNeeds::SecondMoment => {
+            CalibrationStats::from_second_moment(tokens, hessian.diag().to_owned())
+        }
+        CalibrationNeeds::Hessian => CalibrationStats::from_hessian(tokens, hessian),
     }
 }
 
 /// Numbers with mean 0 and variance 1 (splitmix64, twelve uniform numbers per value).
-struct Noise(u64);
+pub(crate) struct Noise(pub(crate) u64);
 
 impl Noise {
-    fn next(&mut self) -> f32 {
+    pub(crate) fn next(&mut self) -> f32 {
         let uniform = |_| {
             self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
             let mut z = self.0;

@@ -1,9 +1,11 @@
 //! What is known about a module's inputs.
 
+use std::sync::Arc;
+
 use gamma_core::ModuleName;
 use ndarray::{Array1, Array2};
 
-use crate::QuantizeError;
+use crate::{Hessian, QuantizeError};
 
 /// What a method must know about a module's inputs, in order of growing cost. A later need
 /// includes the earlier ones.
@@ -26,6 +28,9 @@ pub enum CalibrationNeeds {
 /// Both are in the squared unit of the activations. GPTQ (Frantar et al. 2022, section 3) writes
 /// `2 X Xᵀ` for the same matrix summed over tokens; its result does not depend on the factor.
 ///
+/// Modules that read the same input take clones of one value: the Hessian, and what methods derive
+/// from it, is then shared.
+///
 /// The default holds nothing: enough for methods that need nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CalibrationStats {
@@ -34,31 +39,54 @@ pub struct CalibrationStats {
     /// Mean over tokens of `x²` per channel, `[in_features]`.
     pub second_moment: Option<Array1<f32>>,
     /// Mean over tokens of `x xᵀ`, `[in_features, in_features]`, symmetric.
-    pub hessian: Option<Array2<f32>>,
+    pub hessian: Option<Arc<Hessian>>,
 }
 
 impl CalibrationStats {
-    /// Checks at the door of a method that the statistics it needs are here and fit the module.
+    /// The mean over `tokens` vectors of `x²` per channel, `[in_features]`.
+    #[must_use]
+    pub fn from_second_moment(tokens: usize, second_moment: Array1<f32>) -> Self {
+        Self { tokens, second_moment: Some(second_moment), hessian: None }
+    }
+
+    /// The mean over `tokens` vectors of `x xᵀ`, `[in_features, in_features]`, symmetric; the second
+    /// moment is its diagonal.
+    #[must_use]
+    pub fn from_hessian(tokens: usize, hessian: Array2<f32>) -> Self {
+        let second_moment = Some(hessian.diag().to_owned());
+        Self { tokens, second_moment, hessian: Some(Arc::new(Hessian::new(hessian))) }
+    }
+
+    /// Checks at the door of a method that the statistics it needs are here, fit the module, and
+    /// are finite.
     ///
     /// # Errors
-    /// [`QuantizeError::MissingStatistics`] or [`QuantizeError::StatisticsShape`].
+    /// [`QuantizeError::MissingStatistics`], [`QuantizeError::StatisticsShape`] or
+    /// [`QuantizeError::StatisticsNotFinite`].
     pub fn check(
         &self,
         module: &ModuleName,
         in_features: usize,
         needs: CalibrationNeeds,
     ) -> Result<(), QuantizeError> {
-        let found = [
-            (CalibrationNeeds::SecondMoment, self.second_moment.as_ref().map(|m| vec![m.len()])),
-            (CalibrationNeeds::Hessian, self.hessian.as_ref().map(|h| h.shape().to_vec())),
-        ];
-        for (need, shape) in found.into_iter().filter(|&(need, _)| need <= needs) {
+        let second_moment = self.second_moment.as_ref().map(|moments| {
+            let bad = moments.iter().position(|moment| !moment.is_finite());
+            (vec![moments.len()], bad.map(|channel| (channel, moments[channel])))
+        });
+        let hessian = self.hessian.as_ref().map(|hessian| {
+            (hessian.matrix().shape().to_vec(), hessian.not_finite().map(|([row, _], value)| (row, value)))
+        });
+        let found = [(CalibrationNeeds::SecondMoment, second_moment), (CalibrationNeeds::Hessian, hessian)];
+        for (need, found) in found.into_iter().filter(|&(need, _)| need <= needs) {
             let module = module.clone();
-            let Some(found) = shape else {
+            let Some((found, not_finite)) = found else {
                 return Err(QuantizeError::MissingStatistics { module, need });
             };
             if found.iter().any(|&side| side != in_features) {
                 return Err(QuantizeError::StatisticsShape { module, need, in_features, found });
+            }
+            if let Some((channel, value)) = not_finite {
+                return Err(QuantizeError::StatisticsNotFinite { module, need, channel, value });
             }
         }
         Ok(())
@@ -82,8 +110,23 @@ mod tests {
         let error = stats.check(&module, 4, CalibrationNeeds::SecondMoment).unwrap_err();
         assert!(matches!(error, QuantizeError::StatisticsShape { in_features: 4, .. }), "{error}");
 
-        stats.hessian = Some(Array2::ones((3, 2)));
+        stats.hessian = Some(Arc::new(Hessian::new(Array2::ones((3, 2)))));
         let error = stats.check(&module, 3, CalibrationNeeds::Hessian).unwrap_err();
         assert!(error.to_string().contains("Hessian"), "{error}");
+    }
+
+    #[test]
+    fn check_names_the_channel_of_a_statistic_that_is_not_finite() {
+        let module = ModuleName::new("m");
+        let mut matrix = Array2::eye(3);
+        matrix[[1, 2]] = f32::NAN;
+        let mut stats = CalibrationStats::from_hessian(1, matrix);
+        assert!(stats.check(&module, 3, CalibrationNeeds::SecondMoment).is_ok());
+        let error = stats.check(&module, 3, CalibrationNeeds::Hessian).unwrap_err();
+        assert_eq!(error.to_string(), "module `m`: the Hessian of its inputs holds NaN in channel 1");
+
+        stats.second_moment = Some(Array1::from_elem(3, f32::INFINITY));
+        let error = stats.check(&module, 3, CalibrationNeeds::Hessian).unwrap_err();
+        assert_eq!(error.to_string(), "module `m`: the second moment of its inputs holds inf in channel 0");
     }
 }

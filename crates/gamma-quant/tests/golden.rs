@@ -36,7 +36,7 @@ fn codes_scales_and_zeros_are_those_of_numpy() {
             for bits in [2, 3, 4, 5, 6, 8] {
                 let case = format!("{matrix}.{scheme}.{bits}");
                 let width = BitWidth::new(bits).unwrap();
-                let quantized = rtn.quantize(&view, &CalibrationStats::default(), width).unwrap();
+                let quantized = rtn.quantize_at(&view, &CalibrationStats::default(), width).unwrap();
                 let found = quantized.as_int().unwrap();
 
                 let (scales, scales_shape) = tensor(&file, &format!("{case}.scales"), Dtype::F16);

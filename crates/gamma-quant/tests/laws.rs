@@ -17,7 +17,10 @@ enum Fault {
     OtherFormat,
     OtherWidth,
     UnreadableFormat,
+    NoFormat,
+    TwiceTheSame,
     NoSize,
+    OtherSize,
     Transposes,
     NoStatistics,
     OtherModule,
@@ -34,10 +37,18 @@ impl Quantizer for Faulty {
     fn describe(&self) -> String {
         format!("faulty {:?}", self.0)
     }
-    fn format(&self, width: BitWidth) -> Format {
+    fn formats(&self, width: BitWidth) -> Vec<Format> {
         let bits = if self.0 == Fault::OtherWidth { BitWidth::B8 } else { width };
         let name = if self.0 == Fault::UnreadableFormat { "two words" } else { "faulty" };
-        Format::Custom { bits, name: name.into() }
+        let format = Format::Custom { bits, name: name.into() };
+        match self.0 {
+            Fault::NoFormat => Vec::new(),
+            Fault::TwiceTheSame => vec![format.clone(), format],
+            _ => vec![format],
+        }
+    }
+    fn stored_bits(&self, _format: &Format, shape: [usize; 2]) -> Option<u64> {
+        (self.0 == Fault::OtherSize).then_some(shape[0] as u64)
     }
     fn needs(&self) -> CalibrationNeeds {
         match self.0 {
@@ -49,10 +60,10 @@ impl Quantizer for Faulty {
         &self,
         weight: &WeightView<'_>,
         stats: &CalibrationStats,
-        width: BitWidth,
+        format: &Format,
     ) -> Result<QuantizedWeight, QuantizeError> {
         let other = ModuleName::new("other");
-        let (mut values, mut format) = (weight.data().to_owned(), self.format(width));
+        let (mut values, mut format) = (weight.data().to_owned(), format.clone());
         let mut bits = 32 * values.len() as u64;
         match self.0 {
             Fault::ZerosMove => values.mapv_inplace(|w| w + 1e-9),
@@ -61,19 +72,16 @@ impl Quantizer for Faulty {
                 values[[0, 0]] = weight.data().iter().chain(&values).next().copied().unwrap_or(0.0)
                     + f32::from(u8::from(weight.data().as_slice().is_some()));
             }
-            Fault::OtherFormat => format = Format::Custom { bits: width, name: "another".into() },
+            Fault::OtherFormat => format = Format::Custom { bits: format.bits(), name: "another".into() },
             Fault::NoSize => bits = 0,
             Fault::Transposes => values = values.reversed_axes(),
             Fault::OtherModule => stats.check(&other, weight.shape()[1], self.needs())?,
             Fault::AlwaysRefuses => {
                 let quantizer = self.name().to_owned();
-                return Err(QuantizeError::UnsupportedWidth {
-                    module: weight.name().clone(),
-                    quantizer,
-                    width,
-                });
+                let (module, requested) = (weight.name().clone(), "anything".into());
+                return Err(QuantizeError::Unsupported { module, quantizer, requested });
             }
-            Fault::None | Fault::OtherWidth | Fault::UnreadableFormat | Fault::NoStatistics => {}
+            _ => {}
         }
         Ok(CustomWeight::new(weight.name(), format, values, bits)?.into())
     }
@@ -82,7 +90,10 @@ impl Quantizer for Faulty {
 #[test]
 fn every_fault_is_noticed_and_nothing_else() {
     type Expected = fn(&Violation) -> bool;
-    let cases: [(Fault, Expected); 11] = [
+    let cases: [(Fault, Expected); 14] = [
+        (Fault::NoFormat, |v| matches!(v, Violation::NoFormat { .. })),
+        (Fault::TwiceTheSame, |v| matches!(v, Violation::Width { .. })),
+        (Fault::OtherSize, |v| matches!(v, Violation::StoredBits { .. })),
         (Fault::ZerosMove, |v| matches!(v, Violation::ZeroRow { row: 1, .. })),
         (Fault::RunsDiffer, |v| matches!(v, Violation::NotDeterministic { .. })),
         (Fault::LayoutMatters, |v| matches!(v, Violation::NotDeterministic { .. })),

@@ -9,7 +9,7 @@ use burn::tensor::{Tensor, TensorData};
 use gamma_core::{BitWidth, ModuleName};
 use gamma_model::{Block, Decoder};
 use gamma_quant::{CalibrationNeeds, CalibrationStats, QuantizedWeight, Quantizer, WeightView};
-use ndarray::{Array1, Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
 use crate::{Error, Event, Progress};
@@ -116,10 +116,11 @@ fn observe(block: &Block, hidden: &mut [Tensor<3>], needs: CalibrationNeeds) -> 
         let [rows, columns] = sum.dims();
         let means = floats(sum.clone() / tokens as f64);
         let means = Array2::from_shape_vec([rows, columns], means).expect("read from this shape");
-        let square = rows == columns && needs == CalibrationNeeds::Hessian;
-        let second_moment: Array1<f32> =
-            if square { means.diag().to_owned() } else { means.row(0).to_owned() };
-        CalibrationStats { tokens, second_moment: Some(second_moment), hessian: square.then_some(means) }
+        if rows == columns && needs == CalibrationNeeds::Hessian {
+            CalibrationStats::from_hessian(tokens, means)
+        } else {
+            CalibrationStats::from_second_moment(tokens, means.row(0).to_owned())
+        }
     };
     (0..block.modules().len()).map(stats).collect()
 }

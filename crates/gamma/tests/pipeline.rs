@@ -245,7 +245,7 @@ impl Quantizer for Curious {
     ) -> Result<QuantizedWeight, QuantizeError> {
         stats.check(weight.name(), weight.shape()[1], self.needs())?;
         let hessian = stats.hessian.as_ref().expect("checked");
-        let trace: f64 = hessian.diag().iter().map(|&x| f64::from(x)).sum();
+        let trace: f64 = hessian.matrix().diag().iter().map(|&x| f64::from(x)).sum();
         let moment: f64 = stats.second_moment.as_ref().expect("checked").iter().map(|&x| f64::from(x)).sum();
         self.seen.lock().expect("no panic").push((stats.tokens, trace, moment));
         Rtn::symmetric(group()).quantize(weight, stats, width)

@@ -1,12 +1,20 @@
 //! Round-to-nearest: every weight to the nearest point of its group's grid.
 
-mod group;
+mod clip;
+mod objective;
 
 use gamma_core::{BitWidth, Format, GroupSize, Symmetry};
-use half::f16;
-use rayon::prelude::*;
 
-use crate::{CalibrationStats, IntWeight, QuantizeError, QuantizedWeight, Quantizer, WeightView};
+pub use clip::Clip;
+use objective::Objective;
+#[cfg(feature = "hqq")]
+pub(crate) use {clip::search, objective::GroupObjective};
+
+use crate::{
+    CalibrationNeeds, CalibrationStats, QuantizeError, QuantizedWeight, Quantizer, WeightView, accept,
+    grid::{Grid, Range},
+    groups::{Layout, quantize_groups},
+};
 
 /// Round-to-nearest with the range of every group as its grid.
 ///
@@ -21,6 +29,9 @@ use crate::{CalibrationStats, IntWeight, QuantizeError, QuantizedWeight, Quantiz
 ///
 /// A scale that 16 bits round to zero becomes the smallest positive one, `2^-24`.
 ///
+/// With [`clip`](Self::clip) the grid of every group spans the part of this range that suits its
+/// weights best; what follows from the range stays the same.
+///
 /// ```
 /// use gamma_core::{BitWidth, GroupSize, ModuleName};
 /// use gamma_quant::{CalibrationStats, Quantizer, Rtn, WeightView};
@@ -29,48 +40,33 @@ use crate::{CalibrationStats, IntWeight, QuantizeError, QuantizedWeight, Quantiz
 /// let weight = ndarray::array![[-0.5, 0.1, 0.9, 1.0]];
 /// let view = WeightView::new(&name, weight.view())?;
 /// let rtn = Rtn::asymmetric(GroupSize::G128);
-/// let quantized = rtn.quantize(&view, &CalibrationStats::default(), BitWidth::B2)?;
+/// let quantized = rtn.quantize_at(&view, &CalibrationStats::default(), BitWidth::B2)?;
 /// assert_eq!(quantized.dequantize(), ndarray::array![[-0.5, 0.0, 1.0, 1.0]]);
 /// # Ok::<(), gamma_quant::QuantizeError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rtn {
-    group: GroupSize,
-    symmetry: Symmetry,
+    layout: Layout,
+    clip: Option<Clip>,
 }
 
 impl Rtn {
     /// With a zero point per group: for weights that lean to one side, and for few bits.
     #[must_use]
     pub const fn asymmetric(group: GroupSize) -> Self {
-        Self { group, symmetry: Symmetry::Asymmetric }
+        Self { layout: Layout { group, symmetry: Symmetry::Asymmetric }, clip: None }
     }
 
     /// Without zero points: `b` bits less per group.
     #[must_use]
     pub const fn symmetric(group: GroupSize) -> Self {
-        Self { group, symmetry: Symmetry::Symmetric }
+        Self { layout: Layout { group, symmetry: Symmetry::Symmetric }, clip: None }
     }
 
-    /// Quantizes one row; `codes` are `[in_features]`, `scales` and `zeros` `[groups]`. An error is
-    /// the group whose scale does not fit 16 bits, and that scale.
-    fn quantize_row(
-        self,
-        w: &[f32],
-        width: BitWidth,
-        codes: &mut [u8],
-        scales: &mut [f16],
-        zeros: &mut [u8],
-    ) -> Result<(), (usize, f32)> {
-        let groups = w.chunks(self.group.get()).zip(codes.chunks_mut(self.group.get()));
-        for (i, (w, codes)) in groups.enumerate() {
-            (scales[i], zeros[i]) = match self.symmetry {
-                Symmetry::Asymmetric => group::asymmetric(w, width, codes),
-                Symmetry::Symmetric => group::symmetric(w, width, codes),
-            }
-            .map_err(|group::ScaleOverflow(scale)| (i, scale))?;
-        }
-        Ok(())
+    /// Searches a narrower range for every group. By default the range is the full one.
+    #[must_use]
+    pub const fn clip(self, clip: Clip) -> Self {
+        Self { clip: Some(clip), ..self }
     }
 }
 
@@ -80,43 +76,50 @@ impl Quantizer for Rtn {
     }
 
     fn describe(&self) -> String {
-        let symmetry = match self.symmetry {
+        let symmetry = match self.layout.symmetry {
             Symmetry::Symmetric => "symmetric",
             Symmetry::Asymmetric => "asymmetric",
         };
-        format!("rtn {symmetry} g{}", self.group)
+        let clip = match self.clip {
+            None => "",
+            Some(Clip::Mse) => " clip mse",
+            Some(Clip::Weighted) => " clip weighted",
+            Some(Clip::Correlated) => " clip correlated",
+        };
+        format!("rtn {symmetry} g{}{clip}", self.layout.group)
     }
 
-    fn format(&self, width: BitWidth) -> Format {
-        Format::Int { bits: width, group: self.group, symmetry: self.symmetry }
+    fn formats(&self, width: BitWidth) -> Vec<Format> {
+        vec![Format::Int { bits: width, group: self.layout.group, symmetry: self.layout.symmetry }]
     }
 
     fn quantize(
         &self,
         weight: &WeightView<'_>,
-        _stats: &CalibrationStats,
-        width: BitWidth,
+        stats: &CalibrationStats,
+        format: &Format,
     ) -> Result<QuantizedWeight, QuantizeError> {
-        let [out_features, in_features] = weight.shape();
-        let groups = self.group.groups_in(in_features);
-        let mut codes = vec![0; out_features * in_features];
-        let mut scales = vec![f16::ZERO; out_features * groups];
-        let mut zeros = vec![0; out_features * groups];
-        let rows = codes
-            .par_chunks_exact_mut(in_features)
-            .zip(scales.par_chunks_exact_mut(groups))
-            .zip(zeros.par_chunks_exact_mut(groups))
-            .enumerate();
-        let overflow = rows.find_map_first(|(row, ((codes, scales), zeros))| {
-            let result = self.quantize_row(&weight.row(row), width, codes, scales, zeros);
-            result.err().map(|(group, scale)| (row, group, scale))
-        });
-        if let Some((row, group, scale)) = overflow {
-            return Err(QuantizeError::ScaleOverflow { module: weight.name().clone(), row, group, scale });
+        let width = accept(self, weight.name(), format)?;
+        let in_features = weight.shape()[1];
+        stats.check(weight.name(), in_features, self.needs())?;
+        let symmetry = self.layout.symmetry;
+        let Some(clip) = self.clip else {
+            return quantize_groups(weight, width, self.layout, |w, _| {
+                Grid::over(Range::of(w), symmetry, width)
+            });
+        };
+        let objective = Objective::new(clip, stats, in_features, self.layout.group);
+        quantize_groups(weight, width, self.layout, |w, first| {
+            clip::search(w, objective.of_group(first, w.len()), width, symmetry)
+        })
+    }
+
+    fn needs(&self) -> CalibrationNeeds {
+        match self.clip {
+            None | Some(Clip::Mse) => CalibrationNeeds::Nothing,
+            Some(Clip::Weighted) => CalibrationNeeds::SecondMoment,
+            Some(Clip::Correlated) => CalibrationNeeds::Hessian,
         }
-        let zeros = (self.symmetry == Symmetry::Asymmetric).then_some(zeros.as_slice());
-        let layout = (width, self.group);
-        Ok(IntWeight::from_codes(weight.name(), weight.shape(), layout, &codes, scales, zeros)?.into())
     }
 }
 
@@ -131,7 +134,10 @@ mod tests {
     fn methods() -> impl Iterator<Item = Rtn> {
         [1, 3, 64, 128].into_iter().flat_map(|channels| {
             let group = GroupSize::new(channels).unwrap();
-            [Rtn::asymmetric(group), Rtn::symmetric(group)]
+            [Rtn::asymmetric(group), Rtn::symmetric(group)].into_iter().flat_map(|rtn| {
+                let clipped = [Clip::Mse, Clip::Weighted, Clip::Correlated].map(|clip| rtn.clip(clip));
+                [rtn].into_iter().chain(clipped)
+            })
         })
     }
 
@@ -146,7 +152,7 @@ mod tests {
     #[test]
     fn descriptions_differ_with_every_setting() {
         let descriptions: std::collections::BTreeSet<_> = methods().map(|rtn| rtn.describe()).collect();
-        assert_eq!(descriptions.len(), 8);
+        assert_eq!(descriptions.len(), 32);
     }
 
     #[test]
@@ -159,7 +165,7 @@ mod tests {
         let view = WeightView::new(&name, weight.view()).unwrap();
         let group = GroupSize::new(4).unwrap();
         for rtn in [Rtn::asymmetric(group), Rtn::symmetric(group)] {
-            let error = rtn.quantize(&view, &CalibrationStats::default(), BitWidth::B4).unwrap_err();
+            let error = rtn.quantize_at(&view, &CalibrationStats::default(), BitWidth::B4).unwrap_err();
             assert!(
                 matches!(error, QuantizeError::ScaleOverflow { row: 5, group: 2, .. }),
                 "{rtn:?}: {error}"

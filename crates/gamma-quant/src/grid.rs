@@ -1,37 +1,81 @@
-//! The rounding rule of one group.
+//! The grid of one group: which points the codes of a bit-width stand for, and the nearest of them.
 
-use gamma_core::BitWidth;
+use gamma_core::{BitWidth, Symmetry};
 use half::f16;
 
 /// A scale beyond the largest 16-bit float.
-pub(super) struct ScaleOverflow(pub(super) f32);
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ScaleOverflow(pub(crate) f32);
 
-/// Asymmetric round-to-nearest over one group of consecutive input channels.
-///
-/// `w` is finite, as `WeightView::new` has checked. Returns scale, in the unit of `w`, and zero
-/// point. Affine scheme of Jacob et al. 2018, eq. 1, with a 16-bit scale.
-pub(super) fn asymmetric(w: &[f32], width: BitWidth, codes: &mut [u8]) -> Result<(f16, u8), ScaleOverflow> {
-    let q_max = f32::from(width.max_code()); // 2^b - 1
-    // The range always contains zero, so that a pruned weight decodes to exactly zero.
-    let (lo, hi) = w.iter().fold((0.0_f32, 0.0_f32), |(lo, hi), &x| (lo.min(x), hi.max(x)));
-    let scale = stored_scale((hi - lo) / q_max)?;
-    let zero = round(-lo / scale.to_f32()).clamp(0.0, q_max);
-    encode(w, scale, zero, q_max, codes);
-    Ok((scale, zero as u8))
+/// What a group of weights spans. It always contains zero, so that a pruned weight decodes to
+/// exactly zero.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Range {
+    pub(crate) lo: f32,
+    pub(crate) hi: f32,
 }
 
-/// Symmetric round-to-nearest over one group: as [`asymmetric`], with the zero point `2^(b-1)`.
-pub(super) fn symmetric(w: &[f32], width: BitWidth, codes: &mut [u8]) -> Result<(f16, u8), ScaleOverflow> {
-    let q_max = f32::from(width.max_code());
-    let largest = w.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
-    let scale = stored_scale(largest / (q_max / 2.0))?;
-    let zero = 1_u8 << (width.bits() - 1);
-    encode(w, scale, f32::from(zero), q_max, codes);
-    Ok((scale, zero))
+impl Range {
+    /// The range of no weights.
+    pub(crate) const ZERO: Self = Self { lo: 0.0, hi: 0.0 };
+
+    #[cfg(any(feature = "rtn", test))]
+    pub(crate) fn of(w: &[f32]) -> Self {
+        w.iter().fold(Self::ZERO, |range, &x| range.with(x))
+    }
+
+    pub(crate) fn with(self, x: f32) -> Self {
+        Self { lo: self.lo.min(x), hi: self.hi.max(x) }
+    }
+}
+
+/// The points `scale * (code - zero)` for the codes of a bit-width.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Grid {
+    /// In the unit of the weights.
+    pub(crate) scale: f16,
+    /// `2^(b-1)` in a symmetric grid.
+    pub(crate) zero: u8,
+}
+
+impl Grid {
+    /// The grid over `range`: affine scheme of Jacob et al. 2018, eq. 1, with a 16-bit scale.
+    pub(crate) fn over(range: Range, symmetry: Symmetry, width: BitWidth) -> Result<Self, ScaleOverflow> {
+        let Range { lo, hi } = range;
+        let q_max = f32::from(width.max_code()); // 2^b - 1
+        match symmetry {
+            Symmetry::Asymmetric => {
+                let scale = stored_scale((hi - lo) / q_max)?;
+                let zero = round(-lo / scale.to_f32()).clamp(0.0, q_max) as u8;
+                Ok(Self { scale, zero })
+            }
+            Symmetry::Symmetric => {
+                let scale = stored_scale(hi.max(-lo) / (q_max / 2.0))?;
+                Ok(Self { scale, zero: 1 << (width.bits() - 1) })
+            }
+        }
+    }
+
+    /// The codes of the points nearest to `w`, which is finite.
+    #[cfg(any(feature = "rtn", test))]
+    pub(crate) fn encode(self, w: &[f32], width: BitWidth, codes: &mut [u8]) {
+        assert_eq!(w.len(), codes.len(), "one code per weight");
+        let (scale, zero, q_max) = (self.scale.to_f32(), f32::from(self.zero), f32::from(width.max_code()));
+        for (code, &x) in codes.iter_mut().zip(w) {
+            *code = nearest(x, scale, zero, q_max) as u8;
+        }
+    }
+}
+
+/// The code of the point nearest to `x`, as a number: from 0 to `q_max`, or NaN.
+#[expect(clippy::inline_always, reason = "to be compiled with the vector instructions of the caller")]
+#[inline(always)]
+pub(crate) fn nearest(x: f32, scale: f32, zero: f32, q_max: f32) -> f32 {
+    (round(x / scale) + zero).clamp(0.0, q_max)
 }
 
 /// `scale` as it is stored. Codes are computed from this value, not from the one before rounding.
-fn stored_scale(scale: f32) -> Result<f16, ScaleOverflow> {
+pub(crate) fn stored_scale(scale: f32) -> Result<f16, ScaleOverflow> {
     let stored = f16::from_f32(scale);
     if !stored.is_finite() {
         return Err(ScaleOverflow(scale));
@@ -39,16 +83,10 @@ fn stored_scale(scale: f32) -> Result<f16, ScaleOverflow> {
     Ok(if stored == f16::ZERO { f16::MIN_POSITIVE_SUBNORMAL } else { stored })
 }
 
-fn encode(w: &[f32], scale: f16, zero: f32, q_max: f32, codes: &mut [u8]) {
-    assert_eq!(w.len(), codes.len(), "one code per weight");
-    let scale = scale.to_f32();
-    for (code, &x) in codes.iter_mut().zip(w) {
-        *code = (round(x / scale) + zero).clamp(0.0, q_max) as u8;
-    }
-}
-
 /// `x.round()`, half away from zero, for `|x|` below 2^31: a vector instruction where the standard
 /// function is a call per value on baseline `x86_64`.
+#[expect(clippy::inline_always, reason = "to be compiled with the vector instructions of the caller")]
+#[inline(always)]
 fn round(x: f32) -> f32 {
     // The difference is exact, also where `x + 0.5` would not be (0.49999997).
     let whole = x as i32 as f32;
@@ -71,6 +109,13 @@ mod tests {
             .prop_map(|(exponent, w)| w.into_iter().map(|x| x * 2.0_f32.powi(exponent)).collect())
     }
 
+    fn quantize(w: &[f32], symmetry: Symmetry, width: BitWidth) -> (f16, u8, Vec<u8>) {
+        let grid = Grid::over(Range::of(w), symmetry, width).expect("the scale fits 16 bits");
+        let mut codes = vec![9; w.len()];
+        grid.encode(w, width, &mut codes);
+        (grid.scale, grid.zero, codes)
+    }
+
     /// Every weight within the grid is at most half a step from its decoded value, every weight
     /// beyond its ends decodes to the end.
     fn check(w: &[f32], width: BitWidth, scale: f16, zero: u8, codes: &[u8]) -> Result<(), TestCaseError> {
@@ -89,8 +134,7 @@ mod tests {
     proptest! {
         #[test]
         fn asymmetric_error_is_at_most_half_a_step(w in any_group(), width in any_width()) {
-            let mut codes = vec![0; w.len()];
-            let Ok((scale, zero)) = asymmetric(&w, width, &mut codes) else { panic!("no overflow") };
+            let (scale, zero, codes) = quantize(&w, Symmetry::Asymmetric, width);
             check(&w, width, scale, zero, &codes)?;
             // The grid reaches both ends of the range, up to the rounding of the scale to 11 bits
             // (or to a multiple of 2^-24) and of the zero point to half a step.
@@ -103,8 +147,7 @@ mod tests {
 
         #[test]
         fn symmetric_error_is_at_most_half_a_step(w in any_group(), width in any_width()) {
-            let mut codes = vec![0; w.len()];
-            let Ok((scale, zero)) = symmetric(&w, width, &mut codes) else { panic!("no overflow") };
+            let (scale, zero, codes) = quantize(&w, Symmetry::Symmetric, width);
             prop_assert_eq!(u32::from(zero), 1 << (width.bits() - 1));
             check(&w, width, scale, zero, &codes)?;
         }
@@ -122,10 +165,9 @@ mod tests {
     #[test]
     fn groups_of_zeros_or_of_less_than_16_bits_hold_use_the_smallest_scale() {
         for w in [[0.0, 0.0], [-0.0, 0.0], [1e-30, -1e-30], [1e-40, 0.0]] {
-            for rule in [asymmetric, symmetric] {
-                let mut codes = [9; 2];
-                let Ok((scale, zero)) = rule(&w, BitWidth::B4, &mut codes) else { panic!("no overflow") };
-                assert_eq!((scale, codes), (f16::MIN_POSITIVE_SUBNORMAL, [zero; 2]), "{w:?}");
+            for symmetry in [Symmetry::Asymmetric, Symmetry::Symmetric] {
+                let (scale, zero, codes) = quantize(&w, symmetry, BitWidth::B4);
+                assert_eq!((scale, codes), (f16::MIN_POSITIVE_SUBNORMAL, vec![zero; 2]), "{w:?}");
             }
         }
     }
@@ -133,15 +175,10 @@ mod tests {
     #[test]
     fn the_rule_by_hand() {
         // 0.75 and -0.25 in 2 bits: steps of a third, zero point round(0.75) = 1.
-        let mut codes = [0; 4];
-        let Ok((scale, zero)) = asymmetric(&[0.75, -0.25, 0.0, 0.5], BitWidth::B2, &mut codes) else {
-            panic!("no overflow")
-        };
-        assert_eq!((scale, zero, codes), (f16::from_f32(1.0 / 3.0), 1, [3, 0, 1, 3]));
+        let result = quantize(&[0.75, -0.25, 0.0, 0.5], Symmetry::Asymmetric, BitWidth::B2);
+        assert_eq!(result, (f16::from_f32(1.0 / 3.0), 1, vec![3, 0, 1, 3]));
         // 0.5 in steps of 0.5: 1.5 / (3 / 2) = 1, and 0.5 / 1 rounds away from zero.
-        let Ok((scale, zero)) = symmetric(&[-1.5, 0.5, -0.5, 0.25], BitWidth::B2, &mut codes) else {
-            panic!("no overflow")
-        };
-        assert_eq!((scale, zero, codes), (f16::ONE, 2, [0, 3, 1, 2]));
+        let result = quantize(&[-1.5, 0.5, -0.5, 0.25], Symmetry::Symmetric, BitWidth::B2);
+        assert_eq!(result, (f16::ONE, 2, vec![0, 3, 1, 2]));
     }
 }
