@@ -7,7 +7,11 @@ use gamma_export::{Export, Precision, WrittenFile};
 use gamma_model::{Block, Decoder};
 use gamma_quant::QuantizedWeight;
 
-use crate::{Error, Plan, Run, bank::decoded};
+use crate::{
+    Error, Plan, Run,
+    bank::{Scales, decoded, prepared},
+    observe::floats,
+};
 
 /// A model quantized as a plan says. Made by [`Run::apply`].
 #[derive(Debug)]
@@ -15,11 +19,18 @@ pub struct Applied<'a> {
     run: &'a Run,
     plan: Plan,
     weights: BTreeMap<ModuleName, Arc<QuantizedWeight>>,
+    /// What was folded into each block before its weights were quantized.
+    scales: BTreeMap<usize, Arc<Scales>>,
 }
 
 impl<'a> Applied<'a> {
-    pub(crate) fn new(run: &'a Run, plan: Plan, weights: BTreeMap<ModuleName, Arc<QuantizedWeight>>) -> Self {
-        Self { run, plan, weights }
+    pub(crate) fn new(
+        run: &'a Run,
+        plan: Plan,
+        weights: BTreeMap<ModuleName, Arc<QuantizedWeight>>,
+        scales: BTreeMap<usize, Arc<Scales>>,
+    ) -> Self {
+        Self { run, plan, weights, scales }
     }
 
     /// The plan.
@@ -60,14 +71,35 @@ impl<'a> Applied<'a> {
             .packed_model(self.run.checkpoint.folder())
             .file("plan.json", self.plan.to_json())
             .overwrite(overwrite);
+        let export =
+            self.folded()?.into_iter().fold(export, |export, (name, values)| export.replace(name, values));
         let weights: BTreeMap<ModuleName, &QuantizedWeight> =
             self.weights.iter().map(|(name, weight)| (name.clone(), weight.as_ref())).collect();
         Ok(export.write(out, &weights)?)
     }
 
+    /// Tensors that are not quantized and yet differ from the checkpoint's, because scales were
+    /// folded into them.
+    fn folded(&self) -> Result<Vec<(String, Vec<f32>)>, Error> {
+        let mut tensors = Vec::new();
+        for (&number, scales) in &self.scales {
+            if scales.iter().all(Option::is_none) {
+                continue;
+            }
+            let block = prepared(&self.run.decoder, &self.scales, number)?;
+            tensors.extend(block.norms().map(|(name, norm)| (name, floats(norm.clone()))));
+            for (module, weight) in block.modules().iter().zip(block.weights()) {
+                if !self.weights.contains_key(&module.name) {
+                    tensors.push((module.name.weight(), floats(weight.clone())));
+                }
+            }
+        }
+        Ok(tensors)
+    }
+
     /// Block `number` of `decoder` with the plan's weights in place.
     pub(crate) fn block(&self, decoder: &Decoder, number: usize) -> Result<Block, Error> {
-        let mut block = decoder.block(number)?;
+        let mut block = prepared(decoder, &self.scales, number)?;
         for (slot, module) in block.modules().clone().iter().enumerate() {
             if let Some(weight) = self.weights.get(&module.name) {
                 block.replace(slot, decoded(weight, decoder))?;

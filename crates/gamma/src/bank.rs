@@ -1,18 +1,29 @@
 //! Quantized candidates, made once and kept packed.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use burn::tensor::{Tensor, TensorData};
-use gamma_core::{BitWidth, ModuleName};
+use gamma_core::{Format, ModuleName};
 use gamma_model::{Block, Decoder};
-use gamma_quant::{CalibrationNeeds, CalibrationStats, QuantizedWeight, Quantizer, WeightView};
-use ndarray::{Array2, ArrayView2};
+use gamma_quant::{CalibrationNeeds, CalibrationStats, QuantizedWeight, Quantizer, Rescale, WeightView};
+use ndarray::{Array1, ArrayView2};
 use rayon::prelude::*;
 
-use crate::{Error, Event, Progress};
+use crate::{
+    Error, Event, Progress,
+    observe::{floats, observe},
+};
+
+/// How candidates are made.
+#[derive(Clone, Debug)]
+pub(crate) struct Method {
+    pub(crate) quantizer: Arc<dyn Quantizer>,
+    /// What is done to the weights beforehand.
+    pub(crate) rescale: Option<Arc<dyn Rescale>>,
+}
+
+/// Scales that were folded into a block, one list per input; empty where none were.
+pub(crate) type Scales = Vec<Option<Vec<f32>>>;
 
 /// All quantized weights made so far.
 ///
@@ -20,63 +31,119 @@ use crate::{Error, Event, Progress};
 /// 2, 3, 4, 5, 6 and 8.
 #[derive(Debug, Default)]
 pub(crate) struct CandidateBank {
-    weights: BTreeMap<(ModuleName, BitWidth), Arc<QuantizedWeight>>,
+    weights: BTreeMap<(ModuleName, Format), Arc<QuantizedWeight>>,
+    /// Of every block whose candidates were made.
+    scales: BTreeMap<usize, Arc<Scales>>,
+}
+
+impl Method {
+    pub(crate) fn needs(&self) -> CalibrationNeeds {
+        let rescale = self.rescale.as_ref().map_or(CalibrationNeeds::Nothing, |rescale| rescale.needs());
+        self.quantizer.needs().max(rescale)
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        match &self.rescale {
+            None => self.quantizer.describe(),
+            Some(rescale) => format!("{}, then {}", rescale.describe(), self.quantizer.describe()),
+        }
+    }
+
+    /// Scales for the inputs of `block`, which they are folded into along with the statistics.
+    fn prepare(&self, block: &mut Block, stats: &mut [CalibrationStats]) -> Result<Scales, Error> {
+        let Some(rescale) = &self.rescale else { return Ok(Vec::new()) };
+        let weights: Vec<Vec<f32>> = block.weights().iter().map(|weight| floats(weight.clone())).collect();
+        let modules = block.modules().clone();
+        let mut scales = Vec::new();
+        for (input, stats) in block.inputs().into_iter().zip(stats) {
+            let views = input.readers.iter().map(|&slot| {
+                let view = ArrayView2::from_shape(modules[slot].shape, &weights[slot]);
+                WeightView::new(&modules[slot].name, view.expect("the block has this shape"))
+            });
+            let views = views.collect::<Result<Vec<_>, _>>()?;
+            let found = if input.producer.is_some() { rescale.scales(&views, stats)? } else { None };
+            let used = found.and_then(|scales| block.rescale(input, &scales.to_vec()));
+            if let Some(used) = &used {
+                *stats = stats.rescaled(&Array1::from(used.clone()));
+            }
+            scales.push(used);
+        }
+        Ok(scales)
+    }
+
+    /// The candidates of one module in `formats`.
+    fn quantize(
+        &self,
+        weight: &WeightView<'_>,
+        stats: &CalibrationStats,
+        formats: &[Format],
+    ) -> Result<Vec<QuantizedWeight>, Error> {
+        let make = |format: &Format| self.quantizer.quantize(weight, stats, format);
+        let made = formats.par_iter().map(make).collect::<Result<Vec<_>, _>>()?;
+        for (expected, made) in formats.iter().zip(&made) {
+            let module = weight.name().clone();
+            if made.shape() != weight.shape() {
+                return Err(Error::Shape { module, expected: weight.shape(), found: made.shape() });
+            }
+            if made.format() != *expected {
+                let (expected, found) = (expected.clone(), made.format());
+                return Err(Error::Quantizer { module, expected, found });
+            }
+        }
+        Ok(made)
+    }
 }
 
 impl CandidateBank {
-    pub(crate) fn get(&self, module: &ModuleName, bits: BitWidth) -> Option<&Arc<QuantizedWeight>> {
-        self.weights.get(&(module.clone(), bits))
+    pub(crate) fn get(&self, module: &ModuleName, format: &Format) -> Option<&Arc<QuantizedWeight>> {
+        self.weights.get(&(module.clone(), format.clone()))
     }
 
-    /// Makes what is not there yet: every module at the widths that `wanted` gives. Methods that
+    /// The scales of every block, as far as they are known.
+    pub(crate) fn scales(&self) -> BTreeMap<usize, Arc<Scales>> {
+        self.scales.clone()
+    }
+
+    /// Makes what is not there yet: every module in the formats that `wanted` gives. Methods that
     /// need calibration see what the full-precision model feeds each module.
     pub(crate) fn fill(
         &mut self,
         decoder: &Decoder,
-        quantizer: &dyn Quantizer,
+        method: &Method,
         sequences: &dyn Fn() -> Vec<Tensor<3>>,
-        wanted: &dyn Fn(&ModuleName) -> Vec<BitWidth>,
+        wanted: &dyn Fn(&ModuleName) -> Vec<Format>,
         progress: &mut dyn Progress,
     ) -> Result<(), Error> {
         let blocks = decoder.config().blocks;
-        let missing = |bank: &Self, module: &ModuleName| -> Vec<BitWidth> {
-            wanted(module).into_iter().filter(|&bits| bank.get(module, bits).is_none()).collect()
+        let missing = |bank: &Self, module: &ModuleName| -> Vec<Format> {
+            wanted(module).into_iter().filter(|format| bank.get(module, format).is_none()).collect()
         };
         let complete =
             |block| decoder.config().modules(block).iter().all(|m| missing(self, &m.name).is_empty());
         if (0..blocks).all(complete) {
             return Ok(());
         }
-        let needs = quantizer.needs();
+        let needs = method.needs();
         let mut hidden = if needs == CalibrationNeeds::Nothing { Vec::new() } else { sequences() };
         for number in 0..blocks {
-            let block = decoder.block(number)?;
-            let stats = observe(&block, &mut hidden, needs);
-            for (slot, module) in block.modules().iter().enumerate() {
-                let widths = missing(self, &module.name);
-                if widths.is_empty() {
-                    continue;
-                }
-                let values = floats(block.weights()[slot].clone());
-                let view = ArrayView2::from_shape(module.shape, &values).expect("the block has this shape");
-                let weight = WeightView::new(&module.name, view)?;
-                let quantize = |&bits: &BitWidth| quantizer.quantize(&weight, &stats[slot], bits);
-                let made = widths.par_iter().map(quantize).collect::<Result<Vec<_>, _>>()?;
-                for (bits, weight) in widths.into_iter().zip(made) {
-                    let (name, expected) = (module.name.clone(), quantizer.format(bits));
-                    if weight.shape() != module.shape {
-                        let (expected, found) = (module.shape, weight.shape());
-                        return Err(Error::Shape { module: name, expected, found });
+            let mut block = decoder.block(number)?;
+            let mut stats = observe(&block, &mut hidden, needs);
+            let scales = method.prepare(&mut block, &mut stats)?;
+            self.scales.insert(number, Arc::new(scales));
+            for (input, stats) in block.inputs().into_iter().zip(&stats) {
+                for &slot in input.readers {
+                    let module = &block.modules()[slot];
+                    let formats = missing(self, &module.name);
+                    if formats.is_empty() {
+                        continue;
                     }
-                    if weight.format() != expected {
-                        return Err(Error::Quantizer {
-                            module: name,
-                            bits,
-                            expected,
-                            found: weight.format(),
-                        });
-                    }
-                    self.weights.insert((module.name.clone(), bits), Arc::new(weight));
+                    let values = floats(block.weights()[slot].clone());
+                    let view =
+                        ArrayView2::from_shape(module.shape, &values).expect("the block has this shape");
+                    let weight = WeightView::new(&module.name, view)?;
+                    let made = method.quantize(&weight, stats, &formats)?;
+                    let keys = formats.into_iter().map(|format| (module.name.clone(), format));
+                    self.weights.extend(keys.zip(made.into_iter().map(Arc::new)));
                 }
             }
             if progress.event(Event::Quantizing { done: number + 1, total: blocks }).is_break() {
@@ -87,42 +154,21 @@ impl CandidateBank {
     }
 }
 
-/// Runs the block over all calibration batches, in place, and gathers what `needs` asks for about
-/// each module's input.
-fn observe(block: &Block, hidden: &mut [Tensor<3>], needs: CalibrationNeeds) -> Vec<CalibrationStats> {
-    let mut tokens = 0;
-    let mut moments: BTreeMap<usize, Tensor<2>> = BTreeMap::new();
-    for states in hidden {
-        let [batch, length, _] = states.dims();
-        tokens += batch * length;
-        *states = block.observe(block.weights(), states.clone(), |slot, x| {
-            let x = x.clone().flatten::<2>(0, 1); // [batch * tokens, in_features]
-            let sum = if needs == CalibrationNeeds::Hessian {
-                x.clone().transpose().matmul(x)
-            } else {
-                x.square().sum_dim(0)
-            };
-            match moments.entry(slot) {
-                Entry::Vacant(entry) => _ = entry.insert(sum),
-                Entry::Occupied(mut entry) => {
-                    let total = entry.get().clone() + sum;
-                    entry.insert(total);
-                }
+/// Block `number` of `decoder` as its candidates were made from it: with the same scales folded in.
+pub(crate) fn prepared(
+    decoder: &Decoder,
+    scales: &BTreeMap<usize, Arc<Scales>>,
+    number: usize,
+) -> Result<Block, Error> {
+    let mut block = decoder.block(number)?;
+    if let Some(scales) = scales.get(&number) {
+        for (input, scales) in block.inputs().into_iter().zip(scales.iter()) {
+            if let Some(scales) = scales {
+                block.rescale(input, scales);
             }
-        });
-    }
-    let stats = |slot: usize| {
-        let Some(sum) = moments.get(&slot) else { return CalibrationStats::default() };
-        let [rows, columns] = sum.dims();
-        let means = floats(sum.clone() / tokens as f64);
-        let means = Array2::from_shape_vec([rows, columns], means).expect("read from this shape");
-        if rows == columns && needs == CalibrationNeeds::Hessian {
-            CalibrationStats::from_hessian(tokens, means)
-        } else {
-            CalibrationStats::from_second_moment(tokens, means.row(0).to_owned())
         }
-    };
-    (0..block.modules().len()).map(stats).collect()
+    }
+    Ok(block)
 }
 
 /// Puts quantized weights on the device of `decoder`, decoded.
@@ -131,8 +177,4 @@ pub(crate) fn decoded(weight: &QuantizedWeight, decoder: &Decoder) -> Tensor<2> 
     let mut values = vec![0.0; shape[0] * shape[1]];
     weight.dequantize_into(&mut values);
     Tensor::from_data(TensorData::new(values, shape), decoder.device())
-}
-
-fn floats(tensor: Tensor<2>) -> Vec<f32> {
-    tensor.into_data_as::<f32>().as_slice::<f32>().expect("converted to f32").to_vec()
 }

@@ -6,12 +6,13 @@ use std::{
 };
 
 use burn::tensor::Device;
-use gamma_core::{BitWidth, GroupSize};
+use gamma_core::{BitWidth, Format, GroupSize};
 use gamma_model::{Checkpoint, Decoder, TextEncoder};
-use gamma_quant::{Quantizer, Rtn};
+use gamma_quant::{Quantizer, Rescale, Rtn};
 
 use crate::{
     Calibration, Error, Pressure, Run, ScoreSource, Settings,
+    bank::Method,
     calibration::Source,
     run::{Sequences, default_device},
 };
@@ -28,6 +29,7 @@ impl Gamma {
             model: None,
             calibration: None,
             quantizer: Arc::new(Rtn::asymmetric(GroupSize::G128)),
+            rescale: None,
             candidates: vec![2, 3, 4, 5, 6, 8],
             scores: ScoreSource::default(),
             learning: Settings::default(),
@@ -44,6 +46,7 @@ impl Gamma {
 /// | [`model`](Self::model) | – |
 /// | [`calibration`](Self::calibration) | – |
 /// | [`quantizer`](Self::quantizer) | round-to-nearest, asymmetric, groups of 128 |
+/// | [`rescale`](Self::rescale) | nothing |
 /// | [`candidates`](Self::candidates) | 2, 3, 4, 5, 6 and 8 bits |
 /// | [`learning`](Self::learning) | [`Settings::default`] |
 /// | [`scores`](Self::scores) | the expected loss of each option |
@@ -55,6 +58,7 @@ pub struct Builder {
     model: Option<PathBuf>,
     calibration: Option<Calibration>,
     quantizer: Arc<dyn Quantizer>,
+    rescale: Option<Arc<dyn Rescale>>,
     candidates: Vec<u8>,
     scores: ScoreSource,
     learning: Settings,
@@ -81,7 +85,15 @@ impl Builder {
         self
     }
 
-    /// The bit-widths that compete, 2 to 8.
+    /// Scales to fold into the model before anything is quantized, such as
+    /// [`Awq`](crate::quant::Awq)'s: one set for all candidates.
+    pub fn rescale(mut self, rescale: impl Rescale + 'static) -> Self {
+        self.rescale = Some(Arc::new(rescale));
+        self
+    }
+
+    /// The bit-widths that compete, 2 to 8. Where the quantizer has several formats for a width, all
+    /// of them do.
     pub fn candidates(mut self, bits: impl IntoIterator<Item = u8>) -> Self {
         self.candidates = bits.into_iter().collect();
         self
@@ -125,6 +137,7 @@ impl Builder {
             expected: "`Calibration::text_file(path)`, or `Calibration::sampled()` if there is no text",
         })?;
         let candidates = widths(&self.candidates)?;
+        let formats = formats(&*self.quantizer, &candidates)?;
         self.learning.check::<Error>()?;
         let priced = matches!(self.learning.pressure, Pressure::AugmentedLagrangian { .. });
         if self.scores == ScoreSource::Logits && !(priced && self.learning.rounds > 0) {
@@ -162,8 +175,9 @@ impl Builder {
             checkpoint,
             text,
             decoder,
-            quantizer: self.quantizer,
+            method: Method { quantizer: self.quantizer, rescale: self.rescale },
             candidates,
+            formats,
             learning: self.learning,
             scores: self.scores,
             batch: self.batch,
@@ -172,6 +186,20 @@ impl Builder {
             sampled: OnceLock::new(),
         })
     }
+}
+
+/// Every format of the widths.
+fn formats(quantizer: &dyn Quantizer, widths: &[BitWidth]) -> Result<Vec<Format>, Error> {
+    let mut formats = Vec::new();
+    for &width in widths {
+        let own = quantizer.formats(width);
+        if own.is_empty() {
+            let found = format!("{width} bits, which `{}` does not make", quantizer.describe());
+            return Err(Error::Setting { setting: "candidates", found, expected: "another bit-width" });
+        }
+        formats.extend(own);
+    }
+    Ok(formats)
 }
 
 fn widths(bits: &[u8]) -> Result<Vec<BitWidth>, Error> {

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use gamma_core::{BitWidth, Digest, FileError, Format, ModuleName, PlanError};
+use gamma_core::{Digest, FileError, Format, ModuleName, PlanError};
 use gamma_export::ExportError;
 use gamma_ilp::ProjectError;
 use gamma_model::ModelError;
@@ -72,16 +72,24 @@ pub enum Error {
         /// Hash of the model.
         model: Digest,
     },
-    /// A format that the quantizer does not make: the plan asks for it, or the quantizer promised it.
-    #[error("module `{module}`: expected `{expected}`, the quantizer makes `{found}` at {bits} bits")]
+    /// A plan asks for a format that the quantizer does not make.
+    #[error("module `{module}` is planned as `{format}`, which `{quantizer}` does not make")]
+    Format {
+        /// The module.
+        module: ModuleName,
+        /// The format in the plan.
+        format: Format,
+        /// The quantizer in words.
+        quantizer: String,
+    },
+    /// A quantizer that makes another format than it was asked for.
+    #[error("module `{module}`: the quantizer made `{found}` instead of `{expected}`")]
     Quantizer {
         /// The module.
         module: ModuleName,
-        /// The bit-width.
-        bits: BitWidth,
-        /// What was asked for or promised.
+        /// What it was asked for.
         expected: Format,
-        /// What the quantizer would make.
+        /// What it made.
         found: Format,
     },
     /// Writing a checkpoint failed.

@@ -68,6 +68,7 @@ mod error;
 mod judge;
 mod latency;
 mod network;
+mod observe;
 mod progress;
 pub mod report;
 mod run;
@@ -95,7 +96,7 @@ pub use gamma_ilp::{
 };
 pub use gamma_model::{self as model, Config, Evaluation, ModelError};
 pub use gamma_preference::{LearnError, Pressure, Sampling, Settings, Step};
-pub use gamma_quant::{self as quant, Quantizer, Rtn};
+pub use gamma_quant::{self as quant, Awq, Clip, Gptq, Hqq, Quantizer, Rescale, Rtn, Variants};
 
 /// The code of the README is compiled with the documentation tests.
 #[cfg(doctest)]

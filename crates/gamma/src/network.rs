@@ -1,20 +1,20 @@
 //! The decoder as the preference model sees it.
 
 use burn::tensor::Tensor;
-use gamma_core::BitWidth;
+use gamma_core::Format;
 use gamma_model::{Block, Decoder};
 use gamma_preference::{Bank, Candidate, Competitor, Network};
 
 use crate::{
     Error,
-    bank::{CandidateBank, decoded},
+    bank::{CandidateBank, decoded, prepared},
 };
 
 /// A decoder with a bank of candidates for every module.
 pub(crate) struct BankedDecoder<'a> {
     decoder: &'a Decoder,
     bank: &'a CandidateBank,
-    widths: &'a [BitWidth],
+    formats: &'a [Format],
     competitors: Vec<Vec<Competitor>>,
 }
 
@@ -30,22 +30,23 @@ impl gamma_preference::Block for DecoderBlock {
 impl<'a> BankedDecoder<'a> {
     /// # Panics
     /// If the bank lacks a candidate.
-    pub(crate) fn new(decoder: &'a Decoder, bank: &'a CandidateBank, widths: &'a [BitWidth]) -> Self {
+    pub(crate) fn new(decoder: &'a Decoder, bank: &'a CandidateBank, formats: &'a [Format]) -> Self {
         let config = decoder.config();
         let competitor = |module: &gamma_model::Module| Competitor {
             name: module.name.clone(),
             shape: module.shape,
-            candidates: widths
+            candidates: formats
                 .iter()
-                .map(|&bits| {
-                    let weight = bank.get(&module.name, bits).expect("the bank was filled for these widths");
+                .map(|format| {
+                    let weight =
+                        bank.get(&module.name, format).expect("the bank was filled for these formats");
                     Candidate { format: weight.format(), stored_bits: weight.stored_bits() }
                 })
                 .collect(),
         };
         let competitors =
             (0..config.blocks).map(|b| config.modules(b).iter().map(competitor).collect()).collect();
-        Self { decoder, bank, widths, competitors }
+        Self { decoder, bank, formats, competitors }
     }
 }
 
@@ -58,7 +59,7 @@ impl Network for BankedDecoder<'_> {
     }
 
     fn load(&mut self, number: usize) -> Result<Bank<DecoderBlock>, Error> {
-        let block = self.decoder.block(number)?;
+        let block = prepared(self.decoder, &self.bank.scales(), number)?;
         let originals = block.weights().to_vec();
         let differences = block
             .modules()
@@ -66,9 +67,9 @@ impl Network for BankedDecoder<'_> {
             .zip(&originals)
             .map(|(module, original)| {
                 let size = module.shape[0] * module.shape[1];
-                let rows = self.widths.iter().map(|&bits| {
+                let rows = self.formats.iter().map(|format| {
                     let weight =
-                        self.bank.get(&module.name, bits).expect("the bank was filled for these widths");
+                        self.bank.get(&module.name, format).expect("the bank was filled for these formats");
                     (decoded(weight, self.decoder) - original.clone()).reshape([1, size])
                 });
                 Tensor::cat(rows.collect(), 0) // [candidates, out_features * in_features]

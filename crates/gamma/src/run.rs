@@ -8,17 +8,16 @@ use std::{
 
 use burn::tensor::{Device, Tensor};
 use gamma_core::{
-    BitWidth, CacheShape, Digest, ModuleName, ModuleScores, Provenance, Remainder, ScoreKind, ScoreTable,
-    ScoredOption, ScoresFile,
+    BitWidth, CacheShape, Digest, Format, ModuleName, ModuleScores, Provenance, Remainder, ScoreKind,
+    ScoreTable, ScoredOption, ScoresFile,
 };
 use gamma_model::{Checkpoint, Config, Decoder, TextEncoder, sample};
 use gamma_preference::{Learned, learn};
-use gamma_quant::Quantizer;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
     Applied, Error, Event, Plan, Progress, Quiet, Scores, Settings,
-    bank::CandidateBank,
+    bank::{CandidateBank, Method},
     judge::{Jury, evaluation_windows},
     network::BankedDecoder,
 };
@@ -42,8 +41,10 @@ pub struct Run {
     pub(crate) weights: Digest,
     pub(crate) text: TextEncoder,
     pub(crate) decoder: Arc<Decoder>,
-    pub(crate) quantizer: Arc<dyn Quantizer>,
+    pub(crate) method: Method,
     pub(crate) candidates: Vec<BitWidth>,
+    /// Every format of every candidate width.
+    pub(crate) formats: Vec<Format>,
     pub(crate) learning: Settings,
     pub(crate) scores: ScoreSource,
     pub(crate) batch: usize,
@@ -74,7 +75,13 @@ impl Run {
         &self.candidates
     }
 
-    /// Quantizes every module at every candidate width and learns what each choice costs.
+    /// The formats that compete: those of the candidate widths.
+    #[must_use]
+    pub fn formats(&self) -> &[Format] {
+        &self.formats
+    }
+
+    /// Quantizes every module in every format and learns what each choice costs.
     ///
     /// # Errors
     /// [`Error`] names the module, tensor or step at fault; [`Error::Interrupted`] if `progress`
@@ -83,9 +90,9 @@ impl Run {
         let sequences = self.sequences(progress)?;
         let batches = || self.batches(sequences);
         let mut bank = self.bank();
-        let wanted = |_: &ModuleName| self.candidates.clone();
-        bank.fill(&self.decoder, &self.quantizer, &batches, &wanted, progress)?;
-        let mut network = BankedDecoder::new(&self.decoder, &bank, &self.candidates);
+        let wanted = |_: &ModuleName| self.formats.clone();
+        bank.fill(&self.decoder, &self.method, &batches, &wanted, progress)?;
+        let mut network = BankedDecoder::new(&self.decoder, &bank, &self.formats);
         let mut report = |step: &gamma_preference::Step| progress.event(Event::Learning(*step));
         let Learned { losses, logits, .. } = learn(&mut network, &batches(), &self.learning, &mut report)?;
         let (kind, table) = match self.scores {
@@ -104,11 +111,11 @@ impl Run {
     /// [`Error`] if the checkpoint cannot be read.
     pub fn options(&self) -> Result<Option<Scores>, Error> {
         let module = |module: gamma_model::Module| {
-            let option = |&bits: &BitWidth| {
-                let format = self.quantizer.format(bits);
-                format.stored_bits(module.shape).map(|size| ScoredOption::new(format, size, 0.0))
+            let option = |format: &Format| {
+                let size = self.method.quantizer.stored_bits(format, module.shape)?;
+                Some(ScoredOption::new(format.clone(), size, 0.0))
             };
-            let options: Option<Vec<_>> = self.candidates.iter().map(option).collect();
+            let options: Option<Vec<_>> = self.formats.iter().map(option).collect();
             options.map(|options| ModuleScores { name: module.name, shape: module.shape, options })
         };
         let modules: Option<Vec<_>> =
@@ -145,20 +152,22 @@ impl Run {
     pub fn apply_watched(&self, plan: &Plan, progress: &mut dyn Progress) -> Result<Applied<'_>, Error> {
         self.check(plan)?;
         let mut bank = self.bank();
-        let wanted = |module: &ModuleName| plan.choice(module).map(|c| c.format.bits()).into_iter().collect();
-        if self.quantizer.needs() == gamma_quant::CalibrationNeeds::Nothing {
-            bank.fill(&self.decoder, &self.quantizer, &Vec::new, &wanted, progress)?;
+        let wanted = |module: &ModuleName| {
+            plan.choice(module).map(|choice| choice.format.clone()).into_iter().collect()
+        };
+        if self.method.needs() == gamma_quant::CalibrationNeeds::Nothing {
+            bank.fill(&self.decoder, &self.method, &Vec::new, &wanted, progress)?;
         } else {
             let sequences = self.sequences(progress)?;
-            bank.fill(&self.decoder, &self.quantizer, &|| self.batches(sequences), &wanted, progress)?;
+            bank.fill(&self.decoder, &self.method, &|| self.batches(sequences), &wanted, progress)?;
         }
         let weight = |choice: &gamma_core::Choice| {
-            let weight = bank.get(&choice.name, choice.format.bits());
+            let weight = bank.get(&choice.name, &choice.format);
             weight.map(|weight| (choice.name.clone(), Arc::clone(weight)))
         };
         let weights: BTreeMap<_, _> = plan.choices().iter().filter_map(weight).collect();
         assert_eq!(weights.len(), plan.choices().len(), "the bank was filled for this plan");
-        Ok(Applied::new(self, plan.clone(), weights))
+        Ok(Applied::new(self, plan.clone(), weights, bank.scales()))
     }
 
     /// Prepares to judge plans on text from UTF-8 files, in windows of `length` tokens; `limit`
@@ -217,12 +226,10 @@ impl Run {
             tokens.update([0xff; 4]); // between sequences
         }
         let learner = format!("teacher-forced reconstruction, {}, batch {}", self.learning, self.batch);
-        let quantizer = self.quantizer.describe();
+        let quantizer = self.method.describe();
         let (version, config) = (env!("CARGO_PKG_VERSION"), self.config());
-        let settings = format!(
-            "{learner}\0{quantizer}\0{:?}\0{:?}\0{config:?}\0{version}",
-            self.candidates, self.scores
-        );
+        let settings =
+            format!("{learner}\0{quantizer}\0{:?}\0{:?}\0{config:?}\0{version}", self.formats, self.scores);
         Provenance {
             architecture: self.config().architecture.name().to_owned(),
             weights: self.weights,
@@ -253,11 +260,12 @@ impl Run {
                     found: choice.shape,
                 });
             }
-            let bits = choice.format.bits();
-            let found = self.quantizer.format(bits);
-            if found != choice.format {
-                let (module, expected) = (choice.name.clone(), choice.format.clone());
-                return Err(Error::Quantizer { module, bits, expected, found });
+            if !self.method.quantizer.formats(choice.format.bits()).contains(&choice.format) {
+                return Err(Error::Format {
+                    module: choice.name.clone(),
+                    format: choice.format.clone(),
+                    quantizer: self.method.describe(),
+                });
             }
         }
         for excluded in plan.excluded() {

@@ -234,21 +234,21 @@ impl Quantizer for Curious {
     fn describe(&self) -> String {
         "curious".into()
     }
-    fn format(&self, width: BitWidth) -> Format {
-        Rtn::symmetric(group()).format(width)
+    fn formats(&self, width: BitWidth) -> Vec<Format> {
+        Rtn::symmetric(group()).formats(width)
     }
     fn quantize(
         &self,
         weight: &WeightView<'_>,
         stats: &CalibrationStats,
-        width: BitWidth,
+        format: &Format,
     ) -> Result<QuantizedWeight, QuantizeError> {
         stats.check(weight.name(), weight.shape()[1], self.needs())?;
         let hessian = stats.hessian.as_ref().expect("checked");
         let trace: f64 = hessian.matrix().diag().iter().map(|&x| f64::from(x)).sum();
         let moment: f64 = stats.second_moment.as_ref().expect("checked").iter().map(|&x| f64::from(x)).sum();
         self.seen.lock().expect("no panic").push((stats.tokens, trace, moment));
-        Rtn::symmetric(group()).quantize(weight, stats, width)
+        Rtn::symmetric(group()).quantize(weight, stats, format)
     }
     fn needs(&self) -> CalibrationNeeds {
         CalibrationNeeds::Hessian
