@@ -10,9 +10,10 @@
 //! ```
 //!
 //! HiGHS computes in `f64` with absolute tolerances, so all rows of numbers are brought to where
-//! the tolerances do no harm. Sizes are counted above the narrowest plan in units of their greatest
-//! common divisor and multiplied by a power of two that brings the ceiling near 2^20: all of them
-//! and all their sums are exact, and one unit is far above the tolerance. Further rows are
+//! the tolerances do no harm: one unit must stand out from the tolerance, and the tolerance from the
+//! rounding of sums, or HiGHS discards plans in silence. Sizes are counted above the narrowest plan in
+//! units of their greatest common divisor and multiplied by a power of two that makes a unit about
+//! 10^-6, where the ceiling permits; all of them and all their sums are exact. Further rows are
 //! multiplied likewise. Costs are counted above the cheapest item of each group and multiplied by a
 //! power of two that brings a known plan to about 1000; items that cost more than that whole plan
 //! are left out. Where no plan is known beforehand, a first solution at a coarser scale gives one.
@@ -30,7 +31,11 @@ use crate::{
 const TOLERANCE: f64 = 1e-9;
 /// More units than this do not stand out from the tolerance.
 const MOST_UNITS: u64 = 1 << 47;
+/// A unit of size is no smaller than this power of two, unless the ceiling would exceed the next one.
+const UNIT_EXPONENT: i32 = -20;
 const CEILING_EXPONENT: i32 = 20;
+/// For the largest coefficient of a row.
+const ROW_EXPONENT: i32 = 10;
 const COST_EXPONENT: i32 = 10;
 /// A scale of costs that is this much too coarse is worth another solution.
 const COARSE: f64 = 64.0;
@@ -87,11 +92,20 @@ impl General<'_> {
         known: Option<&Answer>,
         limits: &Limits,
     ) -> Result<Option<Answer>, ProjectError> {
-        let mut model = configured(self.model(sizes, costs)?, limits)?;
-        if let Some(known) = known {
-            model.try_set_solution(Some(&self.start(&known.picks)), None, None, None).map_err(refused)?;
-        }
-        let solved = model.try_solve().map_err(refused)?;
+        let run = |presolve: &str| {
+            let mut model = configured(self.model(sizes, costs)?, limits)?;
+            model.try_set_option("presolve", presolve).map_err(refused)?;
+            if let Some(known) = known {
+                model.try_set_solution(Some(&self.start(&known.picks)), None, None, None).map_err(refused)?;
+            }
+            model.try_solve().map_err(refused)
+        };
+        // The presolve of HiGHS 1.15 fails on some problems where one cost dwarfs all others, or
+        // calls them infeasible: its word is not taken for that.
+        let solved = match run("choose") {
+            Ok(solved) if solved.status() != HighsModelStatus::Infeasible => solved,
+            _ => run("off")?,
+        };
         let stopped = match solved.status() {
             // With a plan at hand this would be an error of HiGHS.
             HighsModelStatus::Infeasible if known.is_none() => return Ok(None),
@@ -135,13 +149,19 @@ impl General<'_> {
             }
             problem.add_row(1.0..=1.0, columns[start..].iter().map(|&column| (column, 1.0)));
         }
-        problem.add_row(sizes.scaled(sizes.floor)..=sizes.scaled(sizes.ceiling), budget);
+        // Between whole numbers nothing lies that a plan could be, so half a unit more does no harm.
+        let (floor, ceiling) = (sizes.floor as f64 - 0.5, sizes.ceiling as f64 + 0.5);
+        problem.add_row(floor * sizes.scale..=ceiling * sizes.scale, budget);
         for row in self.rows {
             let largest = row.coefficients.iter().fold(0.0, |most: f64, a| most.max(a.abs()));
-            let scale = if largest > 0.0 { power_of_two(CEILING_EXPONENT, largest) } else { 1.0 };
+            let scale = if largest > 0.0 { power_of_two(ROW_EXPONENT, largest) } else { 1.0 };
             let terms = columns.iter().zip(&row.coefficients).filter(|&(_, &a)| a != 0.0);
             let terms: Vec<_> = terms.map(|(&column, &a)| (column, a * scale)).collect();
-            problem.add_row(row.lower * scale..=row.upper * scale, terms);
+            let (lower, upper) = match row.is_whole() {
+                true => (row.lower.ceil() - 0.5, row.upper.floor() + 0.5),
+                false => (row.lower, row.upper),
+            };
+            problem.add_row(lower * scale..=upper * scale, terms);
         }
         if let Some(distinct) = self.distinct {
             self.limit_formats(distinct, &mut problem, &columns);
@@ -190,8 +210,7 @@ struct Sizes {
 
 impl Sizes {
     fn new(instance: &Instance, window: Window) -> Result<Self, ProjectError> {
-        let widths = instance.groups().flat_map(|items| items.iter().map(|item| item.size - items[0].size));
-        let unit = widths.fold(0, gcd).max(1);
+        let unit = instance.unit();
         let minimum = instance.narrowest();
         let widest = instance.widest() - minimum;
         let ceiling = (window.ceiling - minimum).min(widest) / unit;
@@ -199,8 +218,9 @@ impl Sizes {
         if widest / unit > MOST_UNITS {
             return Err(ProjectError::TooFine { units: widest / unit, most: MOST_UNITS });
         }
-        let bits = u64::BITS - ceiling.leading_zeros();
-        Ok(Self { unit, floor, ceiling, scale: 2_f64.powi(CEILING_EXPONENT - bits.cast_signed()) })
+        let bits = (u64::BITS - ceiling.leading_zeros()).cast_signed();
+        let exponent = (bits + UNIT_EXPONENT).clamp(0, CEILING_EXPONENT);
+        Ok(Self { unit, floor, ceiling, scale: 2_f64.powi(exponent - bits) })
     }
 
     fn scaled(&self, units: u64) -> f64 {
@@ -275,8 +295,4 @@ fn refused(status: impl std::fmt::Debug) -> ProjectError {
 
 fn unusable(what: &str) -> ProjectError {
     ProjectError::Highs { status: what.to_owned() }
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }

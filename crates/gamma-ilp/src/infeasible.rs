@@ -11,7 +11,7 @@ pub(crate) fn reason(problem: &Problem<'_>, limits: &Limits) -> ProjectError {
 
 fn explain(problem: &Problem<'_>, limits: &Limits) -> Result<ProjectError, ProjectError> {
     let program = Program::new(problem)?;
-    let Some(minimum_bits) = solve::narrowest(&program, limits)? else {
+    let Some(minimum_bits) = solve::narrowest(&program, program.limit.bits, limits)? else {
         return contradiction(problem, limits);
     };
     let missing = |minimum: u64, program: &Program<'_>| {
@@ -23,7 +23,7 @@ fn explain(problem: &Problem<'_>, limits: &Limits) -> Result<ProjectError, Proje
         let (label, without) = without(problem, index);
         // Whatever is wrong without it is not what is wrong with it.
         let Ok(program) = Program::new(&without) else { continue };
-        let Ok(Some(minimum)) = solve::narrowest(&program, limits) else { continue };
+        let Ok(Some(minimum)) = solve::narrowest(&program, 0, limits) else { continue };
         let gained = all - missing(minimum, &program);
         if gained > 0 {
             held.push(Held { constraint: label, bits: u64::try_from(gained).unwrap_or(u64::MAX) });
@@ -53,7 +53,7 @@ fn contradiction(problem: &Problem<'_>, limits: &Limits) -> Result<ProjectError,
         while index < n_constraints(&problem) {
             let (_, fewer) = without(&problem, index);
             match Program::new(&fewer) {
-                Ok(program) if solve::narrowest(&program, limits)?.is_none() => problem = fewer,
+                Ok(program) if solve::narrowest(&program, u64::MAX, limits)?.is_none() => problem = fewer,
                 _ => index += 1,
             }
         }

@@ -66,6 +66,12 @@ impl Instance {
         self.at(picks).map(|item| item.cost).sum()
     }
 
+    /// Greatest common divisor of all differences of sizes within a group; at least 1.
+    pub(crate) fn unit(&self) -> u64 {
+        let widths = self.groups().flat_map(|items| items.iter().map(|item| item.size - items[0].size));
+        widths.fold(0, gcd).max(1)
+    }
+
     /// Size of the narrowest plan.
     pub(crate) fn narrowest(&self) -> u64 {
         self.groups().map(|items| items[0].size).sum()
@@ -109,4 +115,8 @@ impl Instance {
             .take_while(move |&floor| !std::mem::replace(&mut last, floor <= minimum))
             .map(move |floor| Window { floor, ceiling })
     }
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }

@@ -125,7 +125,8 @@ impl<'a> Problem<'a> {
     /// Requires that the sum of `coefficient` over the chosen options lies within `bounds`, such as
     /// `..=12.5` for a latency of at most 12.5 ms. `label` names the constraint in errors.
     ///
-    /// Holds up to the rounding of a sum of `f64`. An excluded bound counts as included.
+    /// Holds exactly where all coefficients are whole numbers, else up to 1e-11 of the sum of their
+    /// absolute values. An excluded bound counts as included.
     pub fn linear(
         mut self,
         label: impl Into<String>,
@@ -215,7 +216,7 @@ impl<'a> Problem<'a> {
     /// As [`solve`](Self::solve).
     pub fn check(&self, limits: &Limits) -> Result<(), ProjectError> {
         let program = Program::new(self)?;
-        match solve::narrowest(&program, limits)? {
+        match solve::narrowest(&program, program.limit.bits, limits)? {
             Some(size) if size <= program.limit.bits && program.overdraft == 0 => Ok(()),
             _ => Err(infeasible::reason(self, limits)),
         }

@@ -2,6 +2,9 @@
 
 use crate::{Instance, ProjectError};
 
+/// What a sum of fractions may be off, relative to the sum of its absolute values.
+pub(crate) const ROUNDING: f64 = 1e-11;
+
 /// `lower <= sum of coefficients of the chosen items <= upper`.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
@@ -37,17 +40,30 @@ impl Row {
         Ok(Self { label, coefficients, lower, upper })
     }
 
-    /// Whether the row holds, up to the rounding of a sum of `f64`.
+    /// Whether all numbers are whole and their sums exact.
+    pub(crate) fn is_whole(&self) -> bool {
+        const EXACT: f64 = (1_u64 << 52) as f64;
+        let whole = |number: &f64| number.fract() == 0.0;
+        let reach: f64 = self.coefficients.iter().map(|a| a.abs()).sum();
+        self.coefficients.iter().all(whole) && reach < EXACT
+    }
+
+    /// How far numbers of this magnitude may be off: not at all where they are whole.
+    fn margin(&self, magnitude: f64) -> f64 {
+        if self.is_whole() { 0.0 } else { ROUNDING * magnitude }
+    }
+
+    /// Whether the row holds, up to [`ROUNDING`].
     pub(crate) fn holds(&self, instance: &Instance, places: &[usize]) -> bool {
         let own =
             || places.iter().enumerate().map(|(g, &place)| self.coefficients[instance.start(g) + place]);
         let sum: f64 = own().sum();
-        let magnitude: f64 = own().map(f64::abs).sum();
-        let rounding = f64::EPSILON * places.len() as f64 * magnitude;
-        self.lower - rounding <= sum && sum <= self.upper + rounding
+        let margin = self.margin(own().map(f64::abs).sum());
+        self.lower - margin <= sum && sum <= self.upper + margin
     }
 
     /// Whether no plan can hold the row. HiGHS takes bounds beyond its infinity for mistakes.
+    #[cfg(feature = "highs")]
     pub(crate) fn is_out_of_reach(&self, instance: &Instance) -> bool {
         let (mut least, mut most, mut magnitude) = (0.0, 0.0, 0.0);
         for (group, items) in instance.groups().enumerate() {
@@ -56,8 +72,8 @@ impl Row {
             most += own.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             magnitude += own.iter().map(|a| a.abs()).fold(0.0, f64::max);
         }
-        let rounding = f64::EPSILON * instance.len() as f64 * magnitude;
-        self.lower > self.upper || self.lower > most + rounding || self.upper < least - rounding
+        let margin = self.margin(magnitude);
+        self.lower > self.upper || self.lower > most + margin || self.upper < least - margin
     }
 
     /// A row that `places` break and every other plan keeps.

@@ -1,10 +1,12 @@
 //! Who solves which program.
 
+use std::time::Instant;
+
 use gamma_core::{Certificate, Plan, ScoreKind};
 
 #[cfg(feature = "highs")]
 use crate::highs;
-use crate::{Instance, Limits, ProjectError, Solver, Window, knapsack, program::Program};
+use crate::{Instance, Limits, ProjectError, Solver, Window, instance::Item, knapsack, program::Program};
 
 /// Places of items, one per group, and how much cheaper another plan could be.
 #[derive(Clone, Debug)]
@@ -31,13 +33,21 @@ pub(crate) fn best(
         return Ok(None);
     }
     let filling = (kind == ScoreKind::Logits).then(|| program.instance.filling(program.limit.bits));
-    let windows = filling.into_iter().flatten().chain([Window::up_to(program.limit.bits)]);
-    for window in windows {
-        if let Some((answer, solver)) = within(program, &program.instance, window, limits)? {
-            return Ok(Some(Found { answer, window, solver }));
+    let mut limits = *limits;
+    for window in filling.into_iter().flatten() {
+        let start = Instant::now();
+        // Half of what is left, so that there is time for the next window.
+        let found = within(program, &program.instance, window, &limits.time_limit(limits.time_limit / 2));
+        limits.time_limit = limits.time_limit.saturating_sub(start.elapsed());
+        match found {
+            Ok(Some((answer, solver))) => return Ok(Some(Found { answer, window, solver })),
+            Ok(None) | Err(ProjectError::TimeLimit { .. }) => {}
+            Err(error) => return Err(error),
         }
     }
-    Ok(None)
+    let window = Window::up_to(program.limit.bits);
+    let found = within(program, &program.instance, window, &limits)?;
+    Ok(found.map(|(answer, solver)| Found { answer, window, solver }))
 }
 
 /// The cheapest plan within `window`. `instance` is that of the program, or one with other costs.
@@ -86,20 +96,35 @@ fn general(
 }
 
 /// Size of the smallest plan that obeys everything but the budget, or `None` where there is none.
-pub(crate) fn narrowest(program: &Program<'_>, limits: &Limits) -> Result<Option<u64>, ProjectError> {
+///
+/// # Errors
+/// [`ProjectError::TimeLimit`] if time ran out before the smallest plan was proven to be that, and
+/// the best one found is larger than `enough`.
+pub(crate) fn narrowest(
+    program: &Program<'_>,
+    enough: u64,
+    limits: &Limits,
+) -> Result<Option<u64>, ProjectError> {
     let instance = &program.instance;
     let narrow = vec![0; instance.len()];
     if program.holds(&narrow) {
         return Ok(Some(instance.narrowest()));
     }
+    let unit = instance.unit();
     let mut sized = Instance::with_capacity(instance.len(), instance.n_items());
     for items in instance.groups() {
-        let above = |size: u64| (size - items[0].size) as f64;
-        sized
-            .push(items.iter().map(|item| crate::instance::Item { size: item.size, cost: above(item.size) }));
+        let above = |size: u64| ((size - items[0].size) / unit) as f64;
+        sized.push(items.iter().map(|item| Item { size: item.size, cost: above(item.size) }));
     }
-    let found = within(program, &sized, Window::up_to(instance.widest()), limits)?;
-    Ok(found.map(|(answer, _)| instance.size(&answer.picks)))
+    let Some((answer, _)) = within(program, &sized, Window::up_to(instance.widest()), limits)? else {
+        return Ok(None);
+    };
+    let size = instance.size(&answer.picks);
+    // Between whole units nothing smaller is left.
+    if size > enough && answer.gap >= 1.0 {
+        return Err(ProjectError::TimeLimit { seconds: limits.time_limit.as_secs_f64() });
+    }
+    Ok(Some(size))
 }
 
 /// The plan with its proof.

@@ -178,7 +178,7 @@ fn names(random: &mut Random, count: usize) -> Vec<ModuleName> {
         for role in ROLES {
             match role.strip_prefix("mlp.").filter(|_| experts) {
                 Some(role) => {
-                    all.extend((0..2).map(|e| format!("model.layers.{block}.mlp.experts.{e}.{role}")))
+                    all.extend((0..2).map(|e| format!("model.layers.{block}.mlp.experts.{e}.{role}")));
                 }
                 None => all.push(format!("model.layers.{block}.{role}")),
             }
