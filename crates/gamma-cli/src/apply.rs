@@ -1,14 +1,22 @@
 //! `gamma apply`.
 
-use anyhow::bail;
-use gamma::{Format, Plan, Precision, Rtn, Symmetry};
+use gamma::{Calibration, Plan, Precision};
 
-use crate::{args::ApplyArgs, watch::Watch};
+use crate::{args::ApplyArgs, quantizer, watch::Watch};
 
 pub fn apply(args: &ApplyArgs) -> anyhow::Result<()> {
     let mut watch = Watch::new()?;
     let plan = Plan::load(&args.plan)?;
-    let run = args.model.builder()?.quantizer(quantizer(&plan)?).build()?;
+    let mut widths: Vec<u8> = plan.choices().iter().map(|choice| choice.format.bits().bits()).collect();
+    widths.sort_unstable();
+    widths.dedup();
+    let builder = quantizer::for_plan(args.model.builder()?, args.quantizer, &plan)?;
+    let calibration = args.text.calibration().unwrap_or_else(Calibration::none);
+    let run = builder.candidates(widths).calibration(calibration).build()?;
+    if run.quantizer() != plan.provenance().quantizer {
+        let learned = &plan.provenance().quantizer;
+        eprintln!("the plan was learned with `{learned}`, this is `{}`", run.quantizer());
+    }
     let applied = run.apply_watched(&plan, &mut watch)?;
     watch.finish();
     let precision = if args.source_type { Precision::Source } else { Precision::F32 };
@@ -16,14 +24,4 @@ pub fn apply(args: &ApplyArgs) -> anyhow::Result<()> {
         eprintln!("wrote {} ({} bytes)", args.out.join(&file.name).display(), file.bytes);
     }
     Ok(())
-}
-
-/// The quantizer that makes the formats of `plan`: they say all there is to know about it.
-fn quantizer(plan: &Plan) -> anyhow::Result<Rtn> {
-    match plan.choices().first().map(|choice| &choice.format) {
-        Some(&Format::Int { group, symmetry: Symmetry::Symmetric, .. }) => Ok(Rtn::symmetric(group)),
-        Some(&Format::Int { group, symmetry: Symmetry::Asymmetric, .. }) => Ok(Rtn::asymmetric(group)),
-        Some(other) => bail!("the plan uses `{other}`, which only its own quantizer can make"),
-        None => bail!("the plan is empty"),
-    }
 }

@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
+use anyhow::bail;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use gamma::{
-    Builder, Calibration, Gamma, GroupSize, Limits, Pressure, Rtn, Sampling, ScoreSource, Settings, Solver,
-};
+use gamma::{Builder, Calibration, Gamma, Limits, Pressure, Sampling, ScoreSource, Settings, Solver};
 
 use crate::{
     budget::{BudgetArg, ChangeArg},
     constraints::ConstraintArgs,
     hub,
+    quantizer::{Method, QuantizerArgs},
 };
 
 /// Learns how many bits each module of a language model deserves, and plans for any budget.
@@ -46,23 +46,11 @@ pub struct ModelArgs {
     model: String,
 }
 
+/// What to calibrate on.
 #[derive(Debug, Args)]
-pub struct QuantizerArgs {
-    /// Input channels that share a scale; a last, shorter group has its own
-    #[arg(long, default_value_t = 128)]
-    group_size: usize,
-    /// Symmetric codes without zero points
-    #[arg(long)]
-    symmetric: bool,
-}
-
-/// How to learn.
-#[derive(Debug, Args)]
-pub struct LearningArgs {
-    #[command(flatten)]
-    quantizer: QuantizerArgs,
+pub struct TextArgs {
     /// Calibration text, UTF-8; several files are joined. `sampled` lets the model write its own
-    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    #[arg(long, value_name = "FILE", num_args = 1..)]
     calibration: Vec<PathBuf>,
     /// Calibration sequences
     #[arg(long, default_value_t = 128)]
@@ -70,6 +58,18 @@ pub struct LearningArgs {
     /// Tokens per sequence [default: 2048, or the model's context if that is shorter]
     #[arg(long)]
     length: Option<usize>,
+    /// Seed of all random draws
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+/// How to learn.
+#[derive(Debug, Args)]
+pub struct LearningArgs {
+    #[command(flatten)]
+    quantizer: QuantizerArgs,
+    #[command(flatten)]
+    text: TextArgs,
     /// Bit-widths that compete
     #[arg(long, value_delimiter = ',', default_values_t = [2, 3, 4, 5, 6, 8])]
     candidates: Vec<u8>,
@@ -91,9 +91,6 @@ pub struct LearningArgs {
     /// Sequences per gradient step
     #[arg(long, default_value_t = 2)]
     batch: usize,
-    /// Seed of all random draws
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -198,6 +195,12 @@ pub struct ApplyArgs {
     /// A plan file
     #[arg(long, value_name = "FILE")]
     pub plan: PathBuf,
+    /// How weights are quantized, in the formats of the plan. Candidates behave as those that were
+    /// learned from only if this is the quantizer they were made with
+    #[arg(long, value_enum, default_value_t = Method::Rtn)]
+    pub quantizer: Method,
+    #[command(flatten)]
+    pub text: TextArgs,
     /// Folder for the quantized checkpoint
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
@@ -248,24 +251,32 @@ impl ModelArgs {
     }
 }
 
-impl LearningArgs {
-    /// Tokens per sequence, where given.
-    pub fn length(&self) -> Option<usize> {
-        self.length
-    }
-
-    /// Adds everything that concerns learning.
-    pub fn complete(&self, builder: Builder) -> anyhow::Result<Builder> {
-        let group = GroupSize::new(self.quantizer.group_size)?;
-        let quantizer = if self.quantizer.symmetric { Rtn::symmetric(group) } else { Rtn::asymmetric(group) };
+impl TextArgs {
+    /// The text, where one is given.
+    pub fn calibration(&self) -> Option<Calibration> {
         let calibration = match self.calibration.as_slice() {
+            [] => return None,
             [word] if word.as_os_str() == "sampled" => Calibration::sampled(),
             files => Calibration::text_files(files),
         };
         let calibration = calibration.sequences(self.sequences).seed(self.seed);
-        let calibration = match self.length {
+        Some(match self.length {
             Some(length) => calibration.length(length),
             None => calibration,
+        })
+    }
+}
+
+impl LearningArgs {
+    /// Tokens per sequence, where given.
+    pub fn length(&self) -> Option<usize> {
+        self.text.length
+    }
+
+    /// Adds everything that concerns learning.
+    pub fn complete(&self, builder: Builder) -> anyhow::Result<Builder> {
+        let Some(calibration) = self.text.calibration() else {
+            bail!("learning needs text: `--calibration FILE`, or `--calibration sampled`");
         };
         let defaults = Settings::default();
         let settings = Settings {
@@ -276,15 +287,16 @@ impl LearningArgs {
             sampling: if self.soft { Sampling::Soft } else { Sampling::Hard },
             rounds: self.rounds,
             steps: self.steps,
-            seed: self.seed,
+            seed: self.text.seed,
             ..defaults
         };
         let scores = match self.score {
             Score::Losses => ScoreSource::Losses,
             Score::Logits => ScoreSource::Logits,
         };
-        Ok(builder
-            .quantizer(quantizer)
+        Ok(self
+            .quantizer
+            .complete(builder)?
             .calibration(calibration)
             .candidates(self.candidates.iter().copied())
             .learning(settings)

@@ -9,6 +9,7 @@ mod frontier;
 mod hub;
 mod learn;
 mod project;
+mod quantizer;
 mod run;
 mod watch;
 

@@ -81,6 +81,12 @@ impl Run {
         &self.formats
     }
 
+    /// The quantizer and its settings in words, what prepares the weights for it included.
+    #[must_use]
+    pub fn quantizer(&self) -> String {
+        self.method.describe()
+    }
+
     /// Quantizes every module in every format and learns what each choice costs.
     ///
     /// # Errors

@@ -1,0 +1,91 @@
+//! Quantizers as they are typed.
+
+use anyhow::bail;
+use clap::{Args, ValueEnum};
+use gamma::{
+    Awq, BitWidth, Builder, Clip, Format, Gptq, GroupSize, Hqq, Plan, Quantizer, Rtn, Symmetry, Variants,
+};
+
+/// How weights are quantized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Method {
+    /// Round to nearest
+    Rtn,
+    /// Round to nearest on the range of every group that loses least; no data
+    RtnClip,
+    /// Half-quadratic quantization; no data, asymmetric only
+    Hqq,
+    /// Activation-aware scales folded into the model, then the range that loses least
+    Awq,
+    /// Error compensation by the Hessian of the inputs
+    Gptq,
+}
+
+#[derive(Debug, Args)]
+pub struct QuantizerArgs {
+    /// How weights are quantized
+    #[arg(long, value_enum, default_value_t = Method::Rtn)]
+    quantizer: Method,
+    /// Input channels that share a scale; several sizes compete. A last, shorter group has its own
+    #[arg(long, value_delimiter = ',', default_value = "128")]
+    group_size: Vec<usize>,
+    /// Symmetric codes without zero points
+    #[arg(long)]
+    symmetric: bool,
+}
+
+/// Groups and zero points of a format.
+type Layout = (GroupSize, Symmetry);
+
+impl QuantizerArgs {
+    /// Adds the quantizer.
+    pub fn complete(&self, builder: Builder) -> anyhow::Result<Builder> {
+        let symmetry = if self.symmetric { Symmetry::Symmetric } else { Symmetry::Asymmetric };
+        let layouts = self.group_size.iter().map(|&size| Ok((GroupSize::new(size)?, symmetry)));
+        let layouts = layouts.collect::<anyhow::Result<Vec<_>>>()?;
+        add(builder, self.quantizer, &layouts)
+    }
+}
+
+/// Adds the quantizer that makes the formats of `plan`.
+pub fn for_plan(builder: Builder, method: Method, plan: &Plan) -> anyhow::Result<Builder> {
+    let mut layouts: Vec<Layout> = Vec::new();
+    for choice in plan.choices() {
+        let &Format::Int { group, symmetry, .. } = &choice.format else {
+            bail!("the plan uses `{}`, which only its own quantizer can make", choice.format);
+        };
+        if !layouts.contains(&(group, symmetry)) {
+            layouts.push((group, symmetry));
+        }
+    }
+    add(builder, method, &layouts)
+}
+
+fn add(builder: Builder, method: Method, layouts: &[Layout]) -> anyhow::Result<Builder> {
+    if method == Method::Hqq && layouts.iter().any(|&(_, symmetry)| symmetry == Symmetry::Symmetric) {
+        bail!("half-quadratic quantization has zero points: leave `--symmetric` out");
+    }
+    let all = |make: fn(Layout) -> Box<dyn Quantizer>| Variants::new(layouts.iter().copied().map(make));
+    Ok(match method {
+        Method::Rtn => builder.quantizer(all(|layout| Box::new(rtn(layout)))),
+        Method::RtnClip => builder.quantizer(all(|layout| Box::new(rtn(layout).clip(Clip::Mse)))),
+        Method::Hqq => builder.quantizer(all(|(group, _)| Box::new(Hqq::new(group)))),
+        Method::Gptq => builder.quantizer(all(|(group, symmetry)| match symmetry {
+            Symmetry::Symmetric => Box::new(Gptq::symmetric(group)),
+            Symmetry::Asymmetric => Box::new(Gptq::asymmetric(group)),
+        })),
+        Method::Awq => {
+            // Scales are one for all candidates. They are sought for widths in the middle, whatever
+            // competes, so that applying a plan finds the ones that were learned with.
+            let awq = Awq::new(rtn(layouts[0]), &[BitWidth::B3, BitWidth::B4]);
+            builder.rescale(awq).quantizer(all(|layout| Box::new(rtn(layout).clip(Clip::Correlated))))
+        }
+    })
+}
+
+fn rtn((group, symmetry): Layout) -> Rtn {
+    match symmetry {
+        Symmetry::Symmetric => Rtn::symmetric(group),
+        Symmetry::Asymmetric => Rtn::asymmetric(group),
+    }
+}
