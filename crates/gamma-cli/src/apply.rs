@@ -1,5 +1,6 @@
 //! `gamma apply`.
 
+use anyhow::bail;
 use gamma::{Calibration, Plan, Precision};
 
 use crate::{args::ApplyArgs, quantizer, watch::Watch};
@@ -17,7 +18,13 @@ pub fn apply(args: &ApplyArgs) -> anyhow::Result<()> {
         let learned = &plan.provenance().quantizer;
         eprintln!("the plan was learned with `{learned}`, this is `{}`", run.quantizer());
     }
-    let applied = run.apply_watched(&plan, &mut watch)?;
+    let applied = match run.apply_watched(&plan, &mut watch) {
+        Err(gamma::Error::Missing { setting: "calibration", .. }) => {
+            let quantizer = run.quantizer();
+            bail!("`{quantizer}` looks at data: give `--calibration` as it was given to learn");
+        }
+        applied => applied?,
+    };
     watch.finish();
     let precision = if args.source_type { Precision::Source } else { Precision::F32 };
     for file in applied.write(&args.out, precision, args.overwrite)? {

@@ -195,10 +195,9 @@ pub struct ApplyArgs {
     /// A plan file
     #[arg(long, value_name = "FILE")]
     pub plan: PathBuf,
-    /// How weights are quantized, in the formats of the plan. Candidates behave as those that were
-    /// learned from only if this is the quantizer they were made with
-    #[arg(long, value_enum, default_value_t = Method::Rtn)]
-    pub quantizer: Method,
+    /// How weights are quantized, in the formats of the plan [default: as the plan was learned]
+    #[arg(long, value_enum)]
+    pub quantizer: Option<Method>,
     #[command(flatten)]
     pub text: TextArgs,
     /// Folder for the quantized checkpoint

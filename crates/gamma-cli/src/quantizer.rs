@@ -19,12 +19,30 @@ pub enum Method {
     Awq,
     /// Error compensation by the Hessian of the inputs
     Gptq,
+    /// The same on the range of every group that loses least
+    GptqClip,
+}
+
+impl Method {
+    /// The method that describes itself in these words.
+    fn of_description(words: &str) -> Option<Self> {
+        let clipped = words.contains(" clip ");
+        match words.split_whitespace().next()? {
+            "rtn" if clipped => Some(Self::RtnClip),
+            "rtn" => Some(Self::Rtn),
+            "hqq" => Some(Self::Hqq),
+            "awq" => Some(Self::Awq),
+            "gptq" if clipped => Some(Self::GptqClip),
+            "gptq" => Some(Self::Gptq),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
 pub struct QuantizerArgs {
     /// How weights are quantized
-    #[arg(long, value_enum, default_value_t = Method::Rtn)]
+    #[arg(long, value_enum, default_value_t = Method::GptqClip)]
     quantizer: Method,
     /// Input channels that share a scale; several sizes compete. A last, shorter group has its own
     #[arg(long, value_delimiter = ',', default_value = "128")]
@@ -47,8 +65,15 @@ impl QuantizerArgs {
     }
 }
 
-/// Adds the quantizer that makes the formats of `plan`.
-pub fn for_plan(builder: Builder, method: Method, plan: &Plan) -> anyhow::Result<Builder> {
+/// Adds the quantizer that makes the formats of `plan`: the one it was learned with, if `method` is
+/// not given.
+pub fn for_plan(builder: Builder, method: Option<Method>, plan: &Plan) -> anyhow::Result<Builder> {
+    let learned = plan.provenance().quantizer.as_str();
+    let Some(method) = method.or_else(|| Method::of_description(learned)) else {
+        bail!(
+            "the plan was learned with `{learned}`, which this command does not have: name another `--quantizer`"
+        );
+    };
     let mut layouts: Vec<Layout> = Vec::new();
     for choice in plan.choices() {
         let &Format::Int { group, symmetry, .. } = &choice.format else {
@@ -70,10 +95,8 @@ fn add(builder: Builder, method: Method, layouts: &[Layout]) -> anyhow::Result<B
         Method::Rtn => builder.quantizer(all(|layout| Box::new(rtn(layout)))),
         Method::RtnClip => builder.quantizer(all(|layout| Box::new(rtn(layout).clip(Clip::Mse)))),
         Method::Hqq => builder.quantizer(all(|(group, _)| Box::new(Hqq::new(group)))),
-        Method::Gptq => builder.quantizer(all(|(group, symmetry)| match symmetry {
-            Symmetry::Symmetric => Box::new(Gptq::symmetric(group)),
-            Symmetry::Asymmetric => Box::new(Gptq::asymmetric(group)),
-        })),
+        Method::Gptq => builder.quantizer(all(|layout| Box::new(gptq(layout)))),
+        Method::GptqClip => builder.quantizer(all(|layout| Box::new(gptq(layout).clip(Clip::Weighted)))),
         Method::Awq => {
             // Scales are one for all candidates. They are sought for widths in the middle, whatever
             // competes, so that applying a plan finds the ones that were learned with.
@@ -87,5 +110,30 @@ fn rtn((group, symmetry): Layout) -> Rtn {
     match symmetry {
         Symmetry::Symmetric => Rtn::symmetric(group),
         Symmetry::Asymmetric => Rtn::asymmetric(group),
+    }
+}
+
+fn gptq((group, symmetry): Layout) -> Gptq {
+    match symmetry {
+        Symmetry::Symmetric => Gptq::symmetric(group),
+        Symmetry::Asymmetric => Gptq::asymmetric(group),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gamma::{Calibration, Gamma};
+
+    use super::*;
+
+    #[test]
+    fn every_method_is_recognised_by_its_description() {
+        let fable = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/fable");
+        let layouts = [(GroupSize::G128, Symmetry::Asymmetric)];
+        for &method in Method::value_variants() {
+            let builder = Gamma::builder().model(fable).calibration(Calibration::none());
+            let run = add(builder, method, &layouts).unwrap().build().unwrap();
+            assert_eq!(Method::of_description(&run.quantizer()), Some(method), "{}", run.quantizer());
+        }
     }
 }

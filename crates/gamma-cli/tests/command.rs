@@ -30,7 +30,7 @@ fn learn(out: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gamma"));
     command
         .args(["learn", "--sequences", "4", "--length", "64", "--group-size", "64", "--steps", "1"])
-        .args(["--candidates", "2,3,4"])
+        .args(["--candidates", "2,3,4", "--quantizer", "rtn"])
         .arg("--model")
         .arg(fable())
         .arg("--calibration")
@@ -136,6 +136,36 @@ fn the_frontier_is_a_table_and_two_files() {
     assert!(fs::read_to_string(path("curve/frontier.svg")).expect("written").contains("<svg"));
     let refused = refusal(&["frontier", "--scores", &scores, "--formats", "2"]);
     assert!(refused.contains("formats 2"), "{refused}");
+}
+
+#[test]
+fn a_plan_is_applied_with_the_quantizer_it_was_learned_with() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| scratch.path().join(name).display().to_string();
+    let (scores, model) = (path("scores.json"), fable().display().to_string());
+    let text = fable().join("calibration.txt").display().to_string();
+    let mut arguments = vec!["learn", "--model", &model, "--calibration", &text, "--out", &scores];
+    let brief = "--sequences 4 --length 64 --steps 1 --rounds 1 --candidates 2,4 --group-size 32,64";
+    arguments.extend(brief.split(' '));
+    assert!(gamma(&arguments).status.success());
+    let plans = path("plans");
+    assert!(gamma(&["project", "--scores", &scores, "--budget", "3", "--out", &plans]).status.success());
+    let plan = path("plans/plan-3.json");
+    let options = fs::read_to_string(&scores).expect("written");
+    assert!(options.contains(":g32:") && options.contains(":g64:"), "both group sizes compete");
+
+    let out = path("out");
+    let apply = ["apply", "--model", &model, "--plan", &plan, "--out", &out];
+    let refused = refusal(&apply);
+    assert!(refused.contains("gptq") && refused.contains("--calibration"), "{refused}");
+    let with = [&apply[..], &["--calibration", &text, "--sequences", "4", "--length", "64"]].concat();
+    let output = gamma(&with);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && !told.contains("was learned with"), "{told}");
+    let other = path("other");
+    let rtn = ["apply", "--model", &model, "--plan", &plan, "--out", &other, "--quantizer", "rtn"];
+    let told = String::from_utf8_lossy(&gamma(&rtn).stderr).into_owned();
+    assert!(told.contains("was learned with `gptq"), "{told}");
 }
 
 #[test]

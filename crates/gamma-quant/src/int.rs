@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::{QuantizeError, Stream, pack};
 
-/// Weights that a thread decodes at least before another one helps.
+/// Weights that a thread checks or decodes at least before another one helps.
 const WEIGHTS_PER_TASK: usize = 1 << 15;
 
 /// A matrix as integer codes with one scale, and perhaps one zero point, per group of input
@@ -48,9 +48,9 @@ impl IntWeight {
         let count = Counts::of(module, shape, bits, group)?;
         let check = |stream, values: &[u8], expected| {
             check_length(module, shape, (stream, "values"), expected, values.len())?;
-            match values.iter().find(|&&value| value > bits.max_code()) {
+            match first_above(values, bits.max_code()) {
                 None => Ok(()),
-                Some(&value) => {
+                Some(value) => {
                     Err(QuantizeError::CodeTooWide { module: module.clone(), stream, value, width: bits })
                 }
             }
@@ -155,7 +155,9 @@ impl IntWeight {
     #[must_use]
     pub fn unpack_codes(&self) -> Vec<u8> {
         let mut codes = vec![0; self.shape[0] * self.shape[1]];
-        pack::unpack(&self.codes, self.bits, 0, &mut codes);
+        codes.par_chunks_mut(WEIGHTS_PER_TASK).enumerate().for_each(|(task, codes)| {
+            pack::unpack(&self.codes, self.bits, task * WEIGHTS_PER_TASK, codes);
+        });
         codes
     }
 
@@ -206,6 +208,15 @@ impl IntWeight {
             },
         );
     }
+}
+
+/// The first value above `most`.
+fn first_above(values: &[u8], most: u8) -> Option<u8> {
+    let chunk = values.par_chunks(WEIGHTS_PER_TASK).find_first(|chunk| {
+        // The maximum of all of them: quicker than to stop at the first.
+        chunk.iter().fold(0, |max, &value| max.max(value)) > most
+    })?;
+    chunk.iter().copied().find(|&value| value > most)
 }
 
 /// `codes`, `values`: `[in_features]`; `scales`, `zeros`: `[groups]`.

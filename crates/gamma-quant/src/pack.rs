@@ -3,7 +3,7 @@
 //! of the stream is filled with zero bits to a whole byte.
 //!
 //! Eight codes take exactly `b` bytes, so that the fast path handles blocks of eight as one
-//! 64-bit word.
+//! 64-bit word, in which it moves halves, then quarters, then single codes all at once.
 
 use gamma_core::BitWidth;
 use rayon::prelude::*;
@@ -60,12 +60,30 @@ pub(crate) fn pack(codes: &[u8], width: BitWidth) -> Vec<u8> {
 fn pack_blocks<const B: usize>(blocks: &[[u8; 8]], bytes: &mut [u8]) {
     let bytes = bytes.as_chunks_mut::<B>().0;
     bytes.par_iter_mut().zip(blocks).with_min_len(BLOCKS_PER_TASK).for_each(|(out, block)| {
-        let mut word = 0_u64;
-        for (i, &code) in block.iter().enumerate() {
-            word |= u64::from(code) << (i * B);
-        }
-        out.copy_from_slice(&word.to_le_bytes()[..B]);
+        out.copy_from_slice(&gather::<B>(u64::from_le_bytes(*block)).to_le_bytes()[..B]);
     });
+}
+
+/// The low bits of every half, quarter and byte of a word that belong to four, two codes and one.
+const fn masks<const B: usize>() -> [u64; 3] {
+    let [four, two, one]: [u64; 3] = [(1 << (4 * B)) - 1, (1 << (2 * B)) - 1, (1 << B) - 1];
+    [four, two * 0x0000_0001_0000_0001, one * 0x0001_0001_0001_0001]
+}
+
+/// One code per byte, brought together in the lowest `8 * B` bits.
+fn gather<const B: usize>(word: u64) -> u64 {
+    let [four, two, one] = const { masks::<B>() };
+    let word = (word & one) | ((word >> (8 - B)) & (one << B));
+    let word = (word & two) | ((word >> (16 - 2 * B)) & (two << (2 * B)));
+    (word & four) | ((word >> (32 - 4 * B)) & (four << (4 * B)))
+}
+
+/// The lowest `8 * B` bits, brought to one code per byte.
+fn spread<const B: usize>(word: u64) -> u64 {
+    let [four, two, one] = const { masks::<B>() };
+    let word = (word & four) | ((word << (32 - 4 * B)) & (four << 32));
+    let word = (word & two) | ((word << (16 - 2 * B)) & (two << 16));
+    (word & one) | ((word << (8 - B)) & (one << 8))
 }
 
 /// Unpacks the codes from number `start` on, as many as `codes` has room for.
@@ -93,14 +111,10 @@ pub(crate) fn unpack(bytes: &[u8], width: BitWidth, start: usize, codes: &mut [u
 }
 
 fn unpack_blocks<const B: usize>(bytes: &[u8], blocks: &mut [[u8; 8]]) {
-    let mask = (1_u64 << B) - 1;
     for (block, chunk) in blocks.iter_mut().zip(bytes.as_chunks::<B>().0) {
         let mut le = [0; 8];
         le[..B].copy_from_slice(chunk);
-        let word = u64::from_le_bytes(le);
-        for (i, code) in block.iter_mut().enumerate() {
-            *code = ((word >> (i * B)) & mask) as u8;
-        }
+        *block = spread::<B>(u64::from_le_bytes(le)).to_le_bytes();
     }
 }
 

@@ -9,9 +9,10 @@ use std::num::NonZeroUsize;
 use gamma_core::{BitWidth, Format, GroupSize, Symmetry};
 
 use crate::{
-    CalibrationNeeds, CalibrationStats, IntWeight, QuantizeError, QuantizedWeight, Quantizer, WeightView,
-    accept,
+    CalibrationNeeds, CalibrationStats, Clip, IntWeight, QuantizeError, QuantizedWeight, Quantizer,
+    WeightView, accept,
     hessian::factor::{NoFactor, Recipe},
+    rtn::Objective,
 };
 
 /// How much is added to the diagonal of a Hessian, as a fraction of its mean: positive and finite.
@@ -63,6 +64,7 @@ impl Damping {
 /// |---|---|---|
 /// | [`damping`](Self::damping) | 0.01 | added to the Hessian, times its mean diagonal |
 /// | [`act_order`](Self::act_order) | on | the important channels first |
+/// | [`clip`](Self::clip) | off | a narrower range for every group, where that loses less |
 /// | [`block`](Self::block) | 128 | channels that are rounded between two updates of those behind |
 ///
 /// ```
@@ -89,13 +91,14 @@ pub struct Gptq {
     symmetry: Symmetry,
     damping: Damping,
     act_order: bool,
+    clip: Option<Clip>,
     block: NonZeroUsize,
 }
 
 impl Gptq {
     const fn new(group: GroupSize, symmetry: Symmetry) -> Self {
         let block = NonZeroUsize::new(128).expect("128 is not zero");
-        Self { group, symmetry, damping: Damping::DEFAULT, act_order: true, block }
+        Self { group, symmetry, damping: Damping::DEFAULT, act_order: true, clip: None, block }
     }
 
     /// With a zero point per group: for weights that lean to one side, and for few bits.
@@ -123,6 +126,13 @@ impl Gptq {
         Self { act_order, ..self }
     }
 
+    /// Searches a narrower range for every group, as [`Rtn`](crate::Rtn) does; the paper's is the
+    /// full one, which is the default here. What matters most with two and three bits.
+    #[must_use]
+    pub const fn clip(self, clip: Clip) -> Self {
+        Self { clip: Some(clip), ..self }
+    }
+
     /// Channels that are rounded before all those behind are updated at once. Default: 128. Of
     /// influence on the speed, and on the result only through the rounding of sums.
     #[must_use]
@@ -143,7 +153,8 @@ impl Quantizer for Gptq {
         };
         let order = if self.act_order { "act-order" } else { "stored order" };
         let (damping, block) = (self.damping.get(), self.block);
-        format!("gptq {symmetry} g{}, damping {damping}, {order}, block {block}", self.group)
+        let clip = self.clip.map_or("", Clip::described);
+        format!("gptq {symmetry} g{}{clip}, damping {damping}, {order}, block {block}", self.group)
     }
 
     fn formats(&self, width: BitWidth) -> Vec<Format> {
@@ -167,10 +178,12 @@ impl Quantizer for Gptq {
                 QuantizeError::SingularHessian { module: module(), channel, damping }
             }
         })?;
-        let solution = solve::solve(self, weight, &factor, width).map_err(|overflow| {
-            let solve::Overflow { row, group, scale } = overflow;
-            QuantizeError::ScaleOverflow { module: module(), row, group, scale }
-        })?;
+        let objective = self.clip.map(|clip| Objective::new(clip, stats, weight.shape()[1], self.group));
+        let solution =
+            solve::solve(self, weight, &factor, width, objective.as_ref()).map_err(|overflow| {
+                let solve::Overflow { row, group, scale } = overflow;
+                QuantizeError::ScaleOverflow { module: module(), row, group, scale }
+            })?;
         let solve::Solution { codes, scales, zeros } = solution;
         let zeros = (self.symmetry == Symmetry::Asymmetric).then_some(zeros.as_slice());
         let layout = (width, self.group);

@@ -22,6 +22,7 @@ use crate::{
     WeightView,
     grid::{self, Grid, ScaleOverflow, nearest},
     hessian::factor::Factor,
+    rtn::{Objective, search as clip_search},
 };
 
 /// Rows per task. Fixed, so that the arithmetic is the same on any number of threads.
@@ -51,6 +52,7 @@ pub(super) fn solve(
     weight: &WeightView<'_>,
     factor: &Factor,
     width: BitWidth,
+    clip: Option<&Objective>,
 ) -> Result<Solution, Overflow> {
     let [out_features, in_features] = weight.shape();
     assert_eq!(factor.order.len(), in_features, "one row of the factor per channel");
@@ -66,7 +68,7 @@ pub(super) fn solve(
     let overflow = tasks.find_map_first(|(task, ((codes, scales), zeros))| {
         let first_row = task * ROWS;
         let mut rows = Rows::load(settings, weight, factor, width, first_row);
-        let result = rows.quantize(settings, factor).map(|()| rows.store(codes, scales, zeros));
+        let result = rows.quantize(settings, factor, clip).map(|()| rows.store(codes, scales, zeros));
         result.err().map(|overflow| Overflow { row: first_row + overflow.row, ..overflow })
     });
     match overflow {
@@ -130,13 +132,18 @@ impl Rows {
         }
     }
 
-    fn quantize(&mut self, settings: &Gptq, factor: &Factor) -> Result<(), Overflow> {
+    fn quantize(
+        &mut self,
+        settings: &Gptq,
+        factor: &Factor,
+        clip: Option<&Objective>,
+    ) -> Result<(), Overflow> {
         let in_features = factor.order.len();
         let block = settings.block.get();
         if settings.act_order {
             let mut position = vec![0; in_features];
             factor.order.iter().enumerate().for_each(|(at, &channel)| position[channel] = at);
-            self.find_grids(0, in_features, |channel| position[channel])?;
+            self.find_grids(0, in_features, clip, |channel| position[channel])?;
         }
         // Without act-order, the whole group is brought up to date for its grid.
         let step = if settings.act_order { block } else { self.group };
@@ -144,7 +151,7 @@ impl Rows {
             let end = in_features.min(start + step);
             self.update(factor, 0..start, start..end);
             if !settings.act_order {
-                self.find_grids(start, end, |channel| channel)?;
+                self.find_grids(start, end, clip, |channel| channel)?;
             }
             for first in (start..end).step_by(block) {
                 let last = end.min(first + block);
@@ -176,8 +183,12 @@ impl Rows {
         &mut self,
         start: usize,
         end: usize,
+        clip: Option<&Objective>,
         position: impl Fn(usize) -> usize,
     ) -> Result<(), Overflow> {
+        if let Some(objective) = clip {
+            return self.search_grids(start, end, objective, position);
+        }
         let mut ranges = vec![grid::Range::ZERO; self.count];
         for first in (start..end).step_by(self.group) {
             ranges.fill(grid::Range::ZERO);
@@ -188,6 +199,28 @@ impl Rows {
             let group = first / self.group;
             for (row, &range) in ranges.iter().enumerate() {
                 let grid = Grid::over(range, self.symmetry, self.width)
+                    .map_err(|ScaleOverflow(scale)| Overflow { row, group, scale })?;
+                self.scales[(row, group)] = grid.scale.to_f32();
+                self.zeros[(row, group)] = f32::from(grid.zero);
+            }
+        }
+        Ok(())
+    }
+
+    /// The same with a search for the best part of each range.
+    fn search_grids(
+        &mut self,
+        start: usize,
+        end: usize,
+        objective: &Objective,
+        position: impl Fn(usize) -> usize,
+    ) -> Result<(), Overflow> {
+        for first in (start..end).step_by(self.group) {
+            let channels = first..end.min(first + self.group);
+            let (group, own) = (first / self.group, objective.of_group(first, channels.len()));
+            for row in 0..self.count {
+                let w: Vec<f32> = channels.clone().map(|c| self.values[(row, position(c))]).collect();
+                let grid = clip_search(&w, own, self.width, self.symmetry)
                     .map_err(|ScaleOverflow(scale)| Overflow { row, group, scale })?;
                 self.scales[(row, group)] = grid.scale.to_f32();
                 self.zeros[(row, group)] = f32::from(grid.zero);

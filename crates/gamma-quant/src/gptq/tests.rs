@@ -43,10 +43,37 @@ fn gptq_keeps_the_laws_at_every_width() {
         for act_order in [false, true] {
             for gptq in [Gptq::asymmetric(group(channels)), Gptq::symmetric(group(channels))] {
                 let gptq = gptq.act_order(act_order);
+                let clipped = gptq.clip(Clip::Weighted);
+                assert_eq!(laws::check(&clipped, &widths[..2]).map_err(|v| laws::report(&v)), Ok(()));
                 assert_eq!(laws::check(&gptq, &widths).map_err(|v| laws::report(&v)), Ok(()), "{gptq:?}");
             }
         }
     }
+}
+
+#[test]
+fn narrower_ranges_lose_less_with_few_bits() {
+    let (mut weight, hessian) = problem(48, 256);
+    // Heavy tails, as trained weights have.
+    weight.mapv_inplace(|w| w * (1.0 + 2500.0 * w * w));
+    let stats = CalibrationStats::from_hessian(1, hessian.clone());
+    for gptq in [Gptq::asymmetric(group(64)), Gptq::symmetric(group(64)).act_order(false)] {
+        for width in [BitWidth::B2, BitWidth::B3] {
+            let error = |gptq: Gptq| output_error(&weight, &run(&gptq, &weight, &stats, width), &hessian);
+            let full = error(gptq);
+            for clip in [Clip::Mse, Clip::Weighted] {
+                assert!(error(gptq.clip(clip)) < 0.95 * full, "{clip:?} at {width}");
+            }
+        }
+    }
+    // The grids are those that round-to-nearest finds: with all weights alike, nothing else is left.
+    let flat = CalibrationStats::from_hessian(1, Array2::eye(256));
+    let rtn = crate::Rtn::asymmetric(group(64)).clip(Clip::Mse);
+    let name = ModuleName::new("m");
+    let view = WeightView::new(&name, weight.view()).unwrap();
+    let expected = rtn.quantize_at(&view, &flat, BitWidth::B3).unwrap().dequantize();
+    let gptq = Gptq::asymmetric(group(64)).clip(Clip::Mse);
+    assert_eq!(run(&gptq, &weight, &flat, BitWidth::B3), expected);
 }
 
 #[test]

@@ -34,6 +34,17 @@ pub enum Clip {
     Correlated,
 }
 
+impl Clip {
+    /// For descriptions of methods.
+    pub(crate) fn described(self) -> &'static str {
+        match self {
+            Self::Mse => " clip mse",
+            Self::Weighted => " clip weighted",
+            Self::Correlated => " clip correlated",
+        }
+    }
+}
+
 /// The best grid for `w`.
 pub(crate) fn search(
     w: &[f32],

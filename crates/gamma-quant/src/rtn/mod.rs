@@ -6,9 +6,12 @@ mod objective;
 use gamma_core::{BitWidth, Format, GroupSize, Symmetry};
 
 pub use clip::Clip;
-use objective::Objective;
 #[cfg(feature = "hqq")]
-pub(crate) use {clip::search, objective::GroupObjective};
+pub(crate) use objective::GroupObjective;
+#[cfg(not(any(feature = "gptq", feature = "hqq")))]
+use objective::Objective;
+#[cfg(any(feature = "gptq", feature = "hqq"))]
+pub(crate) use {clip::search, objective::Objective};
 
 use crate::{
     CalibrationNeeds, CalibrationStats, QuantizeError, QuantizedWeight, Quantizer, WeightView, accept,
@@ -80,12 +83,7 @@ impl Quantizer for Rtn {
             Symmetry::Symmetric => "symmetric",
             Symmetry::Asymmetric => "asymmetric",
         };
-        let clip = match self.clip {
-            None => "",
-            Some(Clip::Mse) => " clip mse",
-            Some(Clip::Weighted) => " clip weighted",
-            Some(Clip::Correlated) => " clip correlated",
-        };
+        let clip = self.clip.map_or("", Clip::described);
         format!("rtn {symmetry} g{}{clip}", self.layout.group)
     }
 

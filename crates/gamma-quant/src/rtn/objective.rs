@@ -15,7 +15,7 @@ const LANES: usize = 8;
 
 /// What the search minimises, for all groups of a matrix.
 #[derive(Debug)]
-pub(super) enum Objective {
+pub(crate) enum Objective {
     /// A factor per input channel, `[in_features]`.
     Diagonal(Vec<f32>),
     /// The blocks on the diagonal of the Hessian, each `[group, group]`, row after row.
@@ -38,7 +38,7 @@ impl Objective {
     }
 
     /// What `clip` minimises, where `stats` hold what it needs.
-    pub(super) fn new(clip: Clip, stats: &CalibrationStats, in_features: usize, group: GroupSize) -> Self {
+    pub(crate) fn new(clip: Clip, stats: &CalibrationStats, in_features: usize, group: GroupSize) -> Self {
         match (clip, &stats.second_moment, &stats.hessian) {
             (Clip::Weighted, Some(moment), _) => Self::Diagonal(moment.to_vec()),
             (Clip::Correlated, _, Some(hessian)) => Self::Blocks(blocks(hessian.matrix(), group), group),
@@ -47,7 +47,7 @@ impl Objective {
     }
 
     /// That of the `n` channels from `first` on, which are a whole group.
-    pub(super) fn of_group(&self, first: usize, n: usize) -> GroupObjective<'_> {
+    pub(crate) fn of_group(&self, first: usize, n: usize) -> GroupObjective<'_> {
         match self {
             Self::Diagonal(factors) => GroupObjective::Diagonal(&factors[first..][..n]),
             Self::Blocks(blocks, group) => GroupObjective::Block(&blocks[first / group.get()]),
