@@ -16,7 +16,7 @@ pub struct Explanation {
     /// Rules that name the module.
     pub rules: Vec<String>,
     /// Cost that one more bit of budget saves, from the linear relaxation: the shadow price. Zero
-    /// where the budget is more than enough.
+    /// where the budget is more than enough. Constraints that join modules do not enter it.
     pub price: f64,
     /// Every option of the module, in order of growing size.
     pub options: Vec<Alternative>,

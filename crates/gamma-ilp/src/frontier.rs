@@ -1,6 +1,6 @@
 //! Cost against size, for all budgets at once.
 
-use gamma_core::{Format, Measure, ModuleName};
+use gamma_core::{Budget, Format, Measure, ModuleName};
 
 use crate::{Problem, ProjectError, knapsack, program::Program};
 
@@ -67,7 +67,12 @@ impl Problem<'_> {
     /// [`ProjectError`] if a rule is at fault; [`ProjectError::NotAKnapsack`] where constraints
     /// join modules, since the curve has no such points then.
     pub fn frontier(&self) -> Result<Frontier, ProjectError> {
-        let program = Program::new(self)?;
+        // No budget but what it counts: a small one would be an error.
+        let problem = match self.budget {
+            Budget::CodeBitsPerWeight(_) => self.clone().budget(Budget::CodeBitsPerWeight(16.0)),
+            _ => self.clone().budget(Budget::bytes(u64::MAX)),
+        };
+        let program = Program::new(&problem)?;
         if !program.is_plain() {
             return Err(ProjectError::NotAKnapsack { constraints: program.joints() });
         }

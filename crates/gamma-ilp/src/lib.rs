@@ -45,8 +45,8 @@
 //!
 //! [`Solver::Knapsack`] is written for this problem: a linear relaxation, then dynamic programming
 //! over the few modules that it leaves in doubt. A model of some hundred modules takes it about a
-//! tenth of a millisecond. [`Solver::Highs`] hands the same integer program to HiGHS, hundreds to
-//! thousands of times slower; it solves what is no knapsack, and checks the other one.
+//! tenth of a millisecond. [`Solver::Highs`] hands the same integer program to HiGHS, a hundred
+//! times slower and more; it solves what is no knapsack, and checks the other one.
 //!
 //! | | knapsack | HiGHS |
 //! |---|---|---|

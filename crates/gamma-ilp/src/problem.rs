@@ -171,11 +171,11 @@ impl<'a> Problem<'a> {
     /// The cheapest plan.
     ///
     /// With [`ScoreKind::Loss`] a plan may leave a part of the budget unused; of plans of equal cost
-    /// the one of fewer bits is taken.
+    /// the knapsack solver takes the one of fewer bits.
     ///
     /// With [`ScoreKind::Logits`] a plan must fill the budget, because logits carry a price of
     /// storage of their own: it uses at least `limit - delta` bits, where `delta` is the smallest
-    /// positive difference between the sizes of two options of one module. Where no plan does,
+    /// positive difference between the sizes of two options of one module, or of tied ones. Where no plan does,
     /// `delta` is doubled until one does. A limit beyond the widest plan counts as the size of that
     /// plan. If the solver's limit is reached before it finds a plan or proves that there is none,
     /// `delta` is doubled too.
