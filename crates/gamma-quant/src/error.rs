@@ -212,6 +212,7 @@ fn statistic(need: CalibrationNeeds) -> &'static str {
         CalibrationNeeds::Nothing => "token count",
         CalibrationNeeds::SecondMoment => "second moment",
         CalibrationNeeds::Hessian => "Hessian",
+        CalibrationNeeds::Samples => "sample",
     }
 }
 

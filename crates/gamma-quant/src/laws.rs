@@ -360,6 +360,7 @@ fn statistics(needs: CalibrationNeeds, in_features: usize, noise: &mut Noise) ->
             CalibrationStats::from_second_moment(tokens, hessian.diag().to_owned())
         }
         CalibrationNeeds::Hessian => CalibrationStats::from_hessian(tokens, hessian),
+        CalibrationNeeds::Samples => CalibrationStats::from_hessian(tokens, hessian).with_samples(x),
     }
 }
 

@@ -51,7 +51,7 @@ pub(crate) fn pack(codes: &[u8], width: BitWidth) -> Vec<u8> {
         5 => pack_blocks::<5>(blocks, full),
         6 => pack_blocks::<6>(blocks, full),
         7 => pack_blocks::<7>(blocks, full),
-        _ => full.copy_from_slice(blocks.as_flattened()),
+        _ => pack_blocks::<8>(blocks, full),
     }
     pack_plain(tail, width, rest);
     bytes

@@ -100,13 +100,13 @@ pub fn divide_rows(weight: ArrayView2<'_, f32>, scales: &Array1<f32>) -> Array2<
 
 impl CalibrationStats {
     /// The statistics of `x / s` where `self` are those of `x`: the second moment over `s²`, the
-    /// Hessian over `s sᵀ`. `scales` are `[in_features]`.
+    /// Hessian over `s sᵀ`, samples over `s`. `scales` are `[in_features]`.
     ///
     /// # Panics
     /// If the statistics are of another number of channels.
     #[must_use]
     pub fn rescaled(&self, scales: &Array1<f32>) -> Self {
-        let Self { tokens, ref second_moment, ref hessian } = *self;
+        let Self { tokens, ref second_moment, ref hessian, ref samples } = *self;
         let second_moment = second_moment.as_ref().map(|moment| {
             assert_eq!(moment.len(), scales.len(), "one scale per input channel");
             moment / scales / scales
@@ -116,7 +116,8 @@ impl CalibrationStats {
             assert_eq!(hessian.dim(), (scales.len(), scales.len()), "one scale per input channel");
             Arc::new(Hessian::new(hessian / scales / scales.view().insert_axis(Axis(1))))
         });
-        Self { tokens, second_moment, hessian }
+        let samples = samples.as_ref().map(|samples| Arc::new(&**samples / scales));
+        Self { tokens, second_moment, hessian, samples }
     }
 }
 

@@ -18,9 +18,11 @@ pub enum CalibrationNeeds {
     /// The mean product of every pair of input channels, `in_features²` numbers, with the second
     /// moment as its diagonal.
     Hessian,
+    /// Besides, some of the vectors themselves, for methods that look beyond second moments.
+    Samples,
 }
 
-/// Statistics of the vectors `x` that a module receives: never the vectors themselves.
+/// Statistics of the vectors `x` that a module receives; of the vectors themselves at most a sample.
 ///
 /// The squared error of a quantized row `v` instead of `w` is `(w - v) H (w - v)ᵀ` with `H` the
 /// [`hessian`](Self::hessian), in the mean over tokens; without the correlations between
@@ -40,13 +42,15 @@ pub struct CalibrationStats {
     pub second_moment: Option<Array1<f32>>,
     /// Mean over tokens of `x xᵀ`, `[in_features, in_features]`, symmetric.
     pub hessian: Option<Arc<Hessian>>,
+    /// Some of the vectors, spread over all calibration sequences, `[samples, in_features]`.
+    pub samples: Option<Arc<Array2<f32>>>,
 }
 
 impl CalibrationStats {
     /// The mean over `tokens` vectors of `x²` per channel, `[in_features]`.
     #[must_use]
     pub fn from_second_moment(tokens: usize, second_moment: Array1<f32>) -> Self {
-        Self { tokens, second_moment: Some(second_moment), hessian: None }
+        Self { tokens, second_moment: Some(second_moment), hessian: None, samples: None }
     }
 
     /// The mean over `tokens` vectors of `x xᵀ`, `[in_features, in_features]`, symmetric; the second
@@ -54,7 +58,13 @@ impl CalibrationStats {
     #[must_use]
     pub fn from_hessian(tokens: usize, hessian: Array2<f32>) -> Self {
         let second_moment = Some(hessian.diag().to_owned());
-        Self { tokens, second_moment, hessian: Some(Arc::new(Hessian::new(hessian))) }
+        Self { tokens, second_moment, hessian: Some(Arc::new(Hessian::new(hessian))), samples: None }
+    }
+
+    /// The same with a sample of the vectors, `[samples, in_features]`.
+    #[must_use]
+    pub fn with_samples(self, samples: Array2<f32>) -> Self {
+        Self { samples: Some(Arc::new(samples)), ..self }
     }
 
     /// Checks at the door of a method that the statistics it needs are here, fit the module, and
@@ -76,7 +86,15 @@ impl CalibrationStats {
         let hessian = self.hessian.as_ref().map(|hessian| {
             (hessian.matrix().shape().to_vec(), hessian.not_finite().map(|([row, _], value)| (row, value)))
         });
-        let found = [(CalibrationNeeds::SecondMoment, second_moment), (CalibrationNeeds::Hessian, hessian)];
+        let samples = self.samples.as_ref().map(|samples| {
+            let bad = samples.indexed_iter().find(|(_, value)| !value.is_finite());
+            (vec![samples.ncols()], bad.map(|((_, channel), &value)| (channel, value)))
+        });
+        let found = [
+            (CalibrationNeeds::SecondMoment, second_moment),
+            (CalibrationNeeds::Hessian, hessian),
+            (CalibrationNeeds::Samples, samples),
+        ];
         for (need, found) in found.into_iter().filter(|&(need, _)| need <= needs) {
             let module = module.clone();
             let Some((found, not_finite)) = found else {
@@ -113,6 +131,22 @@ mod tests {
         stats.hessian = Some(Arc::new(Hessian::new(Array2::ones((3, 2)))));
         let error = stats.check(&module, 3, CalibrationNeeds::Hessian).unwrap_err();
         assert!(error.to_string().contains("Hessian"), "{error}");
+
+        let stats = CalibrationStats::from_hessian(1, Array2::eye(3));
+        let error = stats.check(&module, 3, CalibrationNeeds::Samples).unwrap_err();
+        assert!(error.to_string().contains("sample"), "{error}");
+        assert!(
+            stats
+                .clone()
+                .with_samples(Array2::ones((9, 3)))
+                .check(&module, 3, CalibrationNeeds::Samples)
+                .is_ok()
+        );
+        let error = stats
+            .with_samples(Array2::ones((9, 4)))
+            .check(&module, 3, CalibrationNeeds::Samples)
+            .unwrap_err();
+        assert!(matches!(error, QuantizeError::StatisticsShape { .. }), "{error}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the full-precision model feeds each module.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor, TensorData};
 use gamma_model::{Block, Input};
 use gamma_quant::{CalibrationNeeds, CalibrationStats};
 use ndarray::Array2;
@@ -9,7 +9,8 @@ use ndarray::Array2;
 /// each of its inputs.
 ///
 /// Modules that read one input share its statistics. Sums stay on the device until all batches are
-/// through: `4 n²` bytes for an input of `n` channels where the Hessian is needed, `4 n` otherwise.
+/// through: `4 n²` bytes for an input of `n` channels where the Hessian is needed, `4 n` otherwise,
+/// and `4 n` for each of at most [`SAMPLES`] samples.
 pub(crate) fn observe(
     block: &Block,
     hidden: &mut [Tensor<3>],
@@ -17,6 +18,8 @@ pub(crate) fn observe(
 ) -> Vec<CalibrationStats> {
     let inputs = block.inputs();
     let mut tokens = 0;
+    let share = SAMPLES.div_ceil(hidden.len().max(1));
+    let mut samples: Vec<Vec<Tensor<2>>> = vec![Vec::new(); inputs.len()];
     let mut sums: Vec<Option<Tensor<2>>> = vec![None; inputs.len()];
     for states in hidden {
         let [batch, length, _] = states.dims();
@@ -27,25 +30,46 @@ pub(crate) fn observe(
             let sum = match needs {
                 CalibrationNeeds::Nothing => return,
                 CalibrationNeeds::SecondMoment => flat(x).square().sum_dim(0),
-                CalibrationNeeds::Hessian => flat(x).transpose().matmul(flat(x)),
+                CalibrationNeeds::Hessian | CalibrationNeeds::Samples => flat(x).transpose().matmul(flat(x)),
             };
+            if needs == CalibrationNeeds::Samples {
+                samples[number].push(spread(flat(x), share));
+            }
             sums[number] = Some(match sums[number].take() {
                 None => sum,
                 Some(total) => total + sum,
             });
         });
     }
-    let stats = |sum: Option<Tensor<2>>| {
+    let stats = |(sum, samples): (Option<Tensor<2>>, Vec<Tensor<2>>)| {
         let Some(sum) = sum else { return CalibrationStats { tokens, ..CalibrationStats::default() } };
         let shape = sum.dims();
         let means = floats(sum / tokens as f64);
         let means = Array2::from_shape_vec(shape, means).expect("read from this shape");
         match needs {
             CalibrationNeeds::Hessian => CalibrationStats::from_hessian(tokens, means),
+            CalibrationNeeds::Samples => {
+                let samples = Tensor::cat(samples, 0);
+                let shape = samples.dims();
+                let samples = Array2::from_shape_vec(shape, floats(samples)).expect("read from this shape");
+                CalibrationStats::from_hessian(tokens, means).with_samples(samples)
+            }
             _ => CalibrationStats::from_second_moment(tokens, means.row(0).to_owned()),
         }
     };
-    sums.into_iter().map(stats).collect()
+    sums.into_iter().zip(samples).map(stats).collect()
+}
+
+/// Most vectors of an input that are kept for methods that ask for samples.
+const SAMPLES: usize = 1024;
+
+/// At most `count` rows, evenly spread.
+fn spread(x: Tensor<2>, count: usize) -> Tensor<2> {
+    let rows = x.dims()[0];
+    let step = rows.div_ceil(count);
+    let at: Vec<i32> = (0..rows).step_by(step).map(|row| row as i32).collect();
+    let device = x.device();
+    x.select(0, Tensor::<1, Int>::from_data(TensorData::from(at.as_slice()), &device))
 }
 
 /// `[batch * tokens, in_features]`.

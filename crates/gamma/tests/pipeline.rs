@@ -224,7 +224,7 @@ fn a_break_ends_in_an_interruption() {
 /// Rounds to nearest, and records what it is told about the inputs.
 #[derive(Debug, Default)]
 struct Curious {
-    seen: Mutex<Vec<(usize, f64, f64)>>,
+    seen: Mutex<Vec<(usize, f64, f64, usize)>>,
 }
 
 impl Quantizer for Curious {
@@ -247,11 +247,12 @@ impl Quantizer for Curious {
         let hessian = stats.hessian.as_ref().expect("checked");
         let trace: f64 = hessian.matrix().diag().iter().map(|&x| f64::from(x)).sum();
         let moment: f64 = stats.second_moment.as_ref().expect("checked").iter().map(|&x| f64::from(x)).sum();
-        self.seen.lock().expect("no panic").push((stats.tokens, trace, moment));
+        let samples = stats.samples.as_ref().expect("checked").nrows();
+        self.seen.lock().expect("no panic").push((stats.tokens, trace, moment, samples));
         Rtn::symmetric(group()).quantize(weight, stats, format)
     }
     fn needs(&self) -> CalibrationNeeds {
-        CalibrationNeeds::Hessian
+        CalibrationNeeds::Samples
     }
 }
 
@@ -263,7 +264,8 @@ fn a_quantizer_of_ones_own_sees_the_statistics_it_needs() {
     run.learn(&mut Quiet).expect("learns");
     let seen = curious.seen.lock().expect("no panic");
     assert_eq!(seen.len(), 42);
-    assert!(seen.iter().all(|&(tokens, trace, moment)| tokens == 32 * 128
+    assert!(seen.iter().all(|&(tokens, trace, moment, samples)| tokens == 32 * 128
+        && (512..=1024).contains(&samples)
         && trace > 0.0
         && (trace - moment).abs() < 1e-3 * trace));
 }

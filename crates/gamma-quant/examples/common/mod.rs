@@ -1,14 +1,40 @@
-//! What the benchmarks share: inputs made from a formula, the clock, and the speed of the machine.
+//! What the benchmarks share: inputs made from a formula, and the clock.
 
 use std::time::Instant;
 
-use faer::{Accum, Mat, Par, linalg::matmul::matmul, traits::ComplexField};
 use gamma_quant::{CalibrationStats, HessianAccumulator, InvalidActivations};
 use ndarray::{Array2, Axis, s};
-use rayon::prelude::*;
 
 /// Tokens that [`statistics`] adds at once.
 pub const CHUNK: usize = 4096;
+
+/// The arguments of both benchmarks.
+pub struct Settings {
+    /// Times that everything is repeated.
+    pub repeats: usize,
+    /// An interpreter, and the script that measures other implementations.
+    pub python: Option<[String; 2]>,
+}
+
+impl Settings {
+    /// Reads `[--threads N] [--repeats N] [--python PROGRAM SCRIPT]` and starts the threads.
+    pub fn from_args() -> Result<Self, Box<dyn std::error::Error>> {
+        let mut settings = Self { repeats: 5, python: None };
+        let mut args = std::env::args().skip(1);
+        while let Some(name) = args.next() {
+            let mut value = || args.next().ok_or(format!("`{name}` needs a value"));
+            match name.as_str() {
+                "--threads" => {
+                    rayon::ThreadPoolBuilder::new().num_threads(value()?.parse()?).build_global()?;
+                }
+                "--repeats" => settings.repeats = value()?.parse()?,
+                "--python" => settings.python = Some([value()?, value()?]),
+                _ => return Err(format!("unknown argument `{name}`").into()),
+            }
+        }
+        Ok(settings)
+    }
+}
 
 /// What `job` returns, and the seconds it took.
 pub fn time<T>(job: impl FnOnce() -> T) -> (T, f64) {
@@ -52,17 +78,4 @@ pub fn statistics(chunk: &Array2<f32>, repeats: usize) -> Result<CalibrationStat
         sums.add(chunk.view())?;
     }
     Ok(sums.finish())
-}
-
-/// GFLOP/s of matrix products without anything around them, one per thread.
-pub fn plain_product<T: ComplexField + From<u8>>() -> f64 {
-    let side = 2048;
-    let [left, right] =
-        [1, 2].map(|seed| Mat::<T>::from_fn(side, side, |i, j| T::from(((i * 7 + j * 3) % 11 + seed) as u8)));
-    let mut products: Vec<Mat<T>> =
-        (0..rayon::current_num_threads()).map(|_| Mat::zeros(side, side)).collect();
-    let operations = 2.0 * (side as f64).powi(3) * products.len() as f64;
-    let product = |out: &mut Mat<T>| matmul(out, Accum::Replace, &left, &right, T::from(1), Par::Seq);
-    let run = |_| time(|| products.par_iter_mut().for_each(product)).1;
-    operations / (0..3).map(run).fold(f64::INFINITY, f64::min) * 1e-9
 }

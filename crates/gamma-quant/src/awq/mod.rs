@@ -138,7 +138,8 @@ impl Rescale for Awq {
         };
         // A Hessian that nobody asks for is neither checked nor worth 20 copies.
         let hessian = stats.hessian.clone().filter(|_| self.needs() == CalibrationNeeds::Hessian);
-        let stats = &CalibrationStats { second_moment: Some(second_moment.clone()), hessian, ..*stats };
+        let moment = Some(second_moment.clone());
+        let stats = &CalibrationStats { tokens: stats.tokens, second_moment: moment, hessian, samples: None };
         let plain = self.errors(readers, stats, &Array1::ones(reader.shape()[1]))?;
         let (mut best, mut least) = (None, plain.iter().filter(|&&error| error > 0.0).count() as f64);
         for step in 1..GRID {
