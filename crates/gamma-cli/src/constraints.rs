@@ -8,7 +8,7 @@ use gamma::{LatencyTable, Problem, Rule, Scores};
 
 use crate::budget::{self, BudgetArg};
 
-/// Patterns are globs such as '*.down_proj', or 're:' and a regular expression; options are
+/// Patterns are globs such as `*.down_proj`, or `re:` and a regular expression; options are
 /// bit-widths such as 4, or formats such as int4:g64:asym:f16. All repeatable.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Constraints")]

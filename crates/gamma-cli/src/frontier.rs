@@ -1,5 +1,7 @@
 //! `gamma frontier`.
 
+use std::fmt::Write as _;
+
 use anyhow::Context as _;
 use gamma::{BitWidth, Budget, Frontier, Limits, Plan, Scores, core::Measure, report, write_atomically};
 
@@ -59,11 +61,8 @@ fn table(frontier: &Frontier, plans: &[(String, Plan)]) -> String {
     for (bits, cost, name) in rows {
         let saved = price(bits).map_or_else(|| "nothing".to_owned(), |price| format!("{price:.3e}"));
         let name = if name == "exact" { "" } else { &name };
-        text += &format!(
-            "{:>11.3} {:>12.1} {cost:>12.4e} {saved:>18}  {name}\n",
-            bits as f64 / frontier.weights as f64,
-            bits as f64 / 8192.0
-        );
+        let (per_weight, kib) = (bits as f64 / frontier.weights as f64, bits as f64 / 8192.0);
+        _ = writeln!(text, "{per_weight:>11.3} {kib:>12.1} {cost:>12.4e} {saved:>18}  {name}");
     }
     text + &format!("{} supported plans", frontier.points.len())
 }

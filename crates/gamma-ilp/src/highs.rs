@@ -157,9 +157,10 @@ impl General<'_> {
             let scale = if largest > 0.0 { power_of_two(ROW_EXPONENT, largest) } else { 1.0 };
             let terms = columns.iter().zip(&row.coefficients).filter(|&(_, &a)| a != 0.0);
             let terms: Vec<_> = terms.map(|(&column, &a)| (column, a * scale)).collect();
-            let (lower, upper) = match row.is_whole() {
-                true => (row.lower.ceil() - 0.5, row.upper.floor() + 0.5),
-                false => (row.lower, row.upper),
+            let (lower, upper) = if row.is_whole() {
+                (row.lower.ceil() - 0.5, row.upper.floor() + 0.5)
+            } else {
+                (row.lower, row.upper)
             };
             problem.add_row(lower * scale..=upper * scale, terms);
         }

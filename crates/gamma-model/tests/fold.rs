@@ -21,22 +21,21 @@ fn a_rescaled_block_computes_what_it_did_before() {
         let before = values(block.forward(hidden.clone()));
         let weights: Vec<_> = block.weights().iter().map(|weight| values(weight.clone())).collect();
 
-        let mut folded = 0;
+        let mut changed = 0;
         for input in block.inputs() {
             let channels = block.modules()[input.readers[0]].shape[1];
-            let scales: Vec<f32> =
-                (0..channels).map(|channel| 0.25 * 1.07_f32.powi(channel as i32 % 41)).collect();
+            let scales: Vec<f32> = (0..channels).map(|channel| 0.25 + 0.1 * (channel % 41) as f32).collect();
             let used = block.rescale(input, &scales);
             assert_eq!(used.is_some(), input.producer.is_some());
-            folded += usize::from(used.is_some());
+            changed += usize::from(used.is_some());
             // A rounded norm moves a scale by less than a step of its type.
             for (used, asked) in used.iter().flatten().zip(&scales) {
                 assert!((used / asked - 1.0).abs() < 0.005, "{used} instead of {asked}");
             }
         }
-        assert!(folded >= 3);
-        let changed = block.weights().iter().zip(&weights).filter(|(a, b)| values((*a).clone()) != **b);
-        assert!(changed.count() >= 6, "all readers of a folded input change");
+        assert!(changed >= 3);
+        let differ = block.weights().iter().zip(&weights).filter(|(a, b)| values((*a).clone()) != **b);
+        assert!(differ.count() >= 6, "all readers of a folded input change");
 
         let largest = before.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
         let after = values(block.forward(hidden));
@@ -59,6 +58,6 @@ fn a_norm_keeps_its_type() {
     let [(name, norm), _] = block.norms();
     assert_eq!(name, "model.layers.0.input_layernorm.weight");
     let norm = values(norm.clone());
-    assert!(norm.iter().all(|&w| bf16::from_f32(w).to_f32() == w));
+    assert!(norm.iter().all(|w| bf16::from_f32(*w).to_f32().to_bits() == w.to_bits()));
     assert!(norm != original);
 }

@@ -44,8 +44,8 @@ impl Variants {
     }
 
     fn maker(&self, format: &Format) -> Option<&dyn Quantizer> {
-        let makes = |member: &&Box<dyn Quantizer>| member.formats(format.bits()).contains(format);
-        self.members.iter().find(makes).map(AsRef::as_ref)
+        let mut members = self.members.iter().map(AsRef::as_ref);
+        members.find(|member: &&dyn Quantizer| member.formats(format.bits()).contains(format))
     }
 }
 

@@ -46,8 +46,8 @@ impl<'a> Applied<'a> {
     }
 
     /// Writes the folder `out`: a checkpoint that `transformers` loads, with the decoded weights
-    /// in f32; `packed.safetensors` with the codes themselves and all other tensors of the model;
-    /// and `plan.json`. The folder appears
+    /// in f32; `packed.safetensors` with the codes themselves and all other tensors of the model,
+    /// unless the plan uses codes that are not integers; and `plan.json`. The folder appears
     /// complete or not at all. A folder that is not empty is refused.
     ///
     /// # Errors
@@ -68,9 +68,10 @@ impl<'a> Applied<'a> {
     ) -> Result<Vec<WrittenFile>, Error> {
         let export = Export::new(&self.plan)
             .dequantized(self.run.checkpoint.folder(), precision)
-            .packed_model(self.run.checkpoint.folder())
             .file("plan.json", self.plan.to_json())
             .overwrite(overwrite);
+        let integers = self.weights.values().all(|weight| weight.as_int().is_some());
+        let export = if integers { export.packed_model(self.run.checkpoint.folder()) } else { export };
         let export =
             self.folded()?.into_iter().fold(export, |export, (name, values)| export.replace(name, values));
         let weights: BTreeMap<ModuleName, &QuantizedWeight> =

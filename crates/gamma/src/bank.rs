@@ -38,8 +38,8 @@ pub(crate) struct CandidateBank {
 
 impl Method {
     pub(crate) fn needs(&self) -> CalibrationNeeds {
-        let rescale = self.rescale.as_ref().map_or(CalibrationNeeds::Nothing, |rescale| rescale.needs());
-        self.quantizer.needs().max(rescale)
+        let rescale = self.rescale.as_ref().map(Rescale::needs);
+        self.quantizer.needs().max(rescale.unwrap_or(CalibrationNeeds::Nothing))
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -78,8 +78,8 @@ impl Method {
         stats: &CalibrationStats,
         formats: &[Format],
     ) -> Result<Vec<QuantizedWeight>, Error> {
-        let make = |format: &Format| self.quantizer.quantize(weight, stats, format);
-        let made = formats.par_iter().map(make).collect::<Result<Vec<_>, _>>()?;
+        let quantize = |format: &Format| self.quantizer.quantize(weight, stats, format);
+        let made = formats.par_iter().map(quantize).collect::<Result<Vec<_>, _>>()?;
         for (expected, made) in formats.iter().zip(&made) {
             let module = weight.name().clone();
             if made.shape() != weight.shape() {

@@ -1,6 +1,6 @@
 //! What the full-precision model feeds each module.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::Tensor;
 use gamma_model::{Block, Input};
 use gamma_quant::{CalibrationNeeds, CalibrationStats};
 use ndarray::Array2;
@@ -18,7 +18,7 @@ pub(crate) fn observe(
 ) -> Vec<CalibrationStats> {
     let inputs = block.inputs();
     let mut tokens = 0;
-    let share = SAMPLES.div_ceil(hidden.len().max(1));
+    let per_batch = SAMPLES.div_ceil(hidden.len().max(1));
     let mut samples: Vec<Vec<Tensor<2>>> = vec![Vec::new(); inputs.len()];
     let mut sums: Vec<Option<Tensor<2>>> = vec![None; inputs.len()];
     for states in hidden {
@@ -33,7 +33,7 @@ pub(crate) fn observe(
                 CalibrationNeeds::Hessian | CalibrationNeeds::Samples => flat(x).transpose().matmul(flat(x)),
             };
             if needs == CalibrationNeeds::Samples {
-                samples[number].push(spread(flat(x), share));
+                samples[number].push(spread(&flat(x), per_batch));
             }
             sums[number] = Some(match sums[number].take() {
                 None => sum,
@@ -64,12 +64,11 @@ pub(crate) fn observe(
 const SAMPLES: usize = 1024;
 
 /// At most `count` rows, evenly spread.
-fn spread(x: Tensor<2>, count: usize) -> Tensor<2> {
-    let rows = x.dims()[0];
+fn spread(x: &Tensor<2>, count: usize) -> Tensor<2> {
+    let [rows, width] = x.dims();
     let step = rows.div_ceil(count);
-    let at: Vec<i32> = (0..rows).step_by(step).map(|row| row as i32).collect();
-    let device = x.device();
-    x.select(0, Tensor::<1, Int>::from_data(TensorData::from(at.as_slice()), &device))
+    let row = |start| x.clone().slice([start..start + 1, 0..width]);
+    Tensor::cat((0..rows).step_by(step).map(row).collect(), 0)
 }
 
 /// `[batch * tokens, in_features]`.
