@@ -7,7 +7,6 @@ use gamma_core::{Format, ModuleName};
 use gamma_model::{Block, Decoder};
 use gamma_quant::{CalibrationNeeds, CalibrationStats, QuantizedWeight, Quantizer, Rescale, WeightView};
 use ndarray::{Array1, ArrayView2};
-use rayon::prelude::*;
 
 use crate::{
     Error, Event, Progress,
@@ -78,8 +77,10 @@ impl Method {
         stats: &CalibrationStats,
         formats: &[Format],
     ) -> Result<Vec<QuantizedWeight>, Error> {
+        // One after the other: methods work in parallel on rows, and the first one leaves behind what
+        // all can share.
         let quantize = |format: &Format| self.quantizer.quantize(weight, stats, format);
-        let made = formats.par_iter().map(quantize).collect::<Result<Vec<_>, _>>()?;
+        let made = formats.iter().map(quantize).collect::<Result<Vec<_>, _>>()?;
         for (expected, made) in formats.iter().zip(&made) {
             let module = weight.name().clone();
             if made.shape() != weight.shape() {
