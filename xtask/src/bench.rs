@@ -1,4 +1,6 @@
-//! `cargo xtask bench project`: the measurements in `docs/performance.md`.
+//! `cargo xtask bench`: the measurements in `docs/performance.md`.
+
+use std::env;
 
 use anyhow::{Result, bail};
 
@@ -9,8 +11,9 @@ use crate::workspace::{Workspace, run as run_command};
 pub fn run(workspace: &Workspace, args: &[String]) -> Result<()> {
     match args.split_first() {
         Some((name, rest)) if name == "project" => project(workspace, rest),
-        Some((name, _)) => bail!("unknown benchmark `{name}`; there is `project`"),
-        None => bail!("no benchmark named; there is `project`"),
+        Some((name, rest)) if name == "quant" => quant(workspace, rest),
+        Some((name, _)) => bail!("unknown benchmark `{name}`; there are `project` and `quant`"),
+        None => bail!("no benchmark named; there are `project` and `quant`"),
     }
 }
 
@@ -20,4 +23,18 @@ fn project(workspace: &Workspace, args: &[String]) -> Result<()> {
     let mut run = workspace.cargo("run");
     run.args(["--release", "--package", "gamma-ilp", "--example", "timing", "--"]).args(args);
     run_command(highs.apply(&mut run))
+}
+
+/// Times of the quantizers, and of GPTQ elsewhere if the interpreter has what that needs.
+fn quant(workspace: &Workspace, args: &[String]) -> Result<()> {
+    let python = env::var_os("GAMMA_PYTHON").unwrap_or_else(|| "python3".into());
+    let example = |name| {
+        let mut run = workspace.cargo("run");
+        run.args(["--release", "--package", "gamma-quant", "--example", name, "--"]).args(args);
+        run
+    };
+    let script = workspace.root().join("tests/golden/bench_gptq.py");
+    run_command(example("bench_gptq").arg("--python").arg(python).arg(script))?;
+    println!();
+    run_command(&mut example("bench_methods"))
 }

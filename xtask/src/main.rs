@@ -22,6 +22,9 @@ usage: cargo xtask COMMAND
   demo [ARGS]   build the command and run `gamma run`; ARGS replace the built-in ones
   bench project [--seconds N] [--large] [--states N]
                 time of plans, own solver and HiGHS (at most N seconds each), as Markdown
+  bench quant [--threads N] [--repeats N]
+                time of the quantizers and of packing, as Markdown; with torch, or gptqmodel, in the
+                interpreter GAMMA_PYTHON (else python3), of GPTQ there as well
   test [ARGS]   all tests and doc tests; ARGS go to `cargo test`
   tidy          borders between crates, documents and sources
   validate      the whole gate: format, tidy, clippy, tests, docs

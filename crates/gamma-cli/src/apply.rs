@@ -1,11 +1,20 @@
 //! `gamma apply`.
 
+use std::fs;
+
 use anyhow::bail;
 use gamma::{Calibration, Plan, Precision};
 
-use crate::{args::ApplyArgs, quantizer, watch::Watch};
+use crate::{
+    args::ApplyArgs,
+    quantizer::{self, Method},
+    watch::Watch,
+};
 
 pub fn apply(args: &ApplyArgs) -> anyhow::Result<()> {
+    if !args.overwrite && fs::read_dir(&args.out).is_ok_and(|mut files| files.next().is_some()) {
+        bail!("`{}` is not empty: choose another folder, or give `--overwrite`", args.out.display());
+    }
     let mut watch = Watch::new()?;
     let plan = Plan::load(&args.plan)?;
     let mut widths: Vec<u8> = plan.choices().iter().map(|choice| choice.format.bits().bits()).collect();
@@ -14,10 +23,9 @@ pub fn apply(args: &ApplyArgs) -> anyhow::Result<()> {
     let builder = quantizer::for_plan(args.model.builder()?, args.quantizer, &plan)?;
     let calibration = args.text.calibration().unwrap_or_else(Calibration::none);
     let run = builder.candidates(widths).calibration(calibration).build()?;
-    // Of several group sizes that competed, the plan may use a part.
     let learned = &plan.provenance().quantizer;
-    if !learned.contains(&run.quantizer()) {
-        eprintln!("the plan was learned with `{learned}`, this is `{}`", run.quantizer());
+    if Method::of_description(learned) != Method::of_description(&run.quantizer()) {
+        note!("the plan was learned with `{learned}`, this is `{}`", run.quantizer());
     }
     let applied = match run.apply_watched(&plan, &mut watch) {
         Err(gamma::Error::Missing { setting: "calibration", .. }) => {
@@ -29,7 +37,7 @@ pub fn apply(args: &ApplyArgs) -> anyhow::Result<()> {
     watch.finish();
     let precision = if args.source_type { Precision::Source } else { Precision::F32 };
     for file in applied.write(&args.out, precision, args.overwrite)? {
-        eprintln!("wrote {} ({} bytes)", args.out.join(&file.name).display(), file.bytes);
+        note!("wrote {} ({} bytes)", args.out.join(&file.name).display(), file.bytes);
     }
     Ok(())
 }

@@ -55,7 +55,8 @@ pub struct TextArgs {
     /// Calibration sequences
     #[arg(long, default_value_t = 128)]
     sequences: usize,
-    /// Tokens per sequence [default: 2048, or the model's context if that is shorter]
+    /// Tokens per sequence, and per window where text is judged [default: 2048, or the model's
+    /// context if that is shorter]
     #[arg(long)]
     length: Option<usize>,
     /// Seed of all random draws
@@ -152,7 +153,7 @@ pub struct ProjectArgs {
     #[arg(long, value_name = "COUNT|SIZE", requires = "near")]
     pub change: Option<ChangeArg>,
     /// The cheapest plans in order, this many for each budget
-    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = count)]
     pub top: usize,
     /// Print where the bytes go
     #[arg(long)]
@@ -160,6 +161,13 @@ pub struct ProjectArgs {
     /// Folder for the plans, as plan-BUDGET.json; printed only if not given
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+}
+
+/// A number of plans that one can look at.
+fn count(text: &str) -> Result<usize, String> {
+    const MOST: usize = 10_000;
+    let count = text.parse().ok().filter(|count| (1..=MOST).contains(count));
+    count.ok_or_else(|| format!("expected a number from 1 to {MOST}"))
 }
 
 #[derive(Debug, Args)]

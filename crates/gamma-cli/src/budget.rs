@@ -38,7 +38,7 @@ impl FromStr for BudgetArg {
         } else if let Some(device) = text.strip_prefix("device:") {
             let (size, tokens) = device.split_once('@').ok_or_else(expected)?;
             let (context, batch) = tokens.split_once('x').unwrap_or((tokens, "1"));
-            let whole = |digits: &str| digits.parse::<u64>().map_err(|_| expected());
+            let whole = |digits: &str| digits.parse::<u64>().ok().filter(|&n| n > 0).ok_or_else(expected);
             let tokens = whole(context)?.saturating_mul(whole(batch)?);
             Budget::device(bytes(size).ok_or_else(expected)??, tokens)
         } else if let Some(bytes) = bytes(text) {
@@ -112,9 +112,20 @@ mod tests {
         assert_eq!(budget("file:1KiB"), Ok(Budget::artifact(1024)));
         assert_eq!(budget("device:8GiB@4096x2"), Ok(Budget::device(8 << 30, 8192)));
         assert_eq!(budget("device:1GB@100"), Ok(Budget::device(1_000_000_000, 100)));
-        for nonsense in
-            ["", "-3", "NaN", "inf", "3.2 bits", "0", "MiB", "bpw", "file:3", "device:8GiB", "device:1B@x"]
-        {
+        for nonsense in [
+            "",
+            "-3",
+            "NaN",
+            "inf",
+            "3.2 bits",
+            "0",
+            "MiB",
+            "bpw",
+            "file:3",
+            "device:8GiB",
+            "device:1B@x",
+            "device:1GB@0",
+        ] {
             assert!(budget(nonsense).is_err(), "{nonsense}");
         }
     }

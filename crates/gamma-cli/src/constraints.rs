@@ -98,7 +98,7 @@ impl ConstraintArgs {
 /// Says how many modules each rule with a pattern matches.
 pub fn introduce(problem: &Problem<'_>) {
     for (rule, count) in problem.matches() {
-        eprintln!("{rule}: {count} {}", if count == 1 { "module" } else { "modules" });
+        note!("{rule}: {count} {}", if count == 1 { "module" } else { "modules" });
     }
 }
 

@@ -5,7 +5,6 @@ use gamma::{Limits, ModuleName, Plan, Rule, Scores, report};
 
 use crate::args::ExplainArgs;
 
-#[expect(clippy::print_stdout, reason = "the explanation is the command's answer")]
 pub fn explain(args: &ExplainArgs) -> anyhow::Result<()> {
     let plan = Plan::load(&args.plan)?;
     let scores = Scores::load(&args.scores)?;
@@ -15,13 +14,14 @@ pub fn explain(args: &ExplainArgs) -> anyhow::Result<()> {
     let budget = plan.budget().context("the plan states no budget, so nothing was decided in it")?;
     let mut problem = scores.problem(budget);
     for constraint in plan.constraints() {
-        match constraint.parse::<Rule>() {
-            Ok(rule) => problem = problem.rule(rule),
-            Err(_) => eprintln!("the plan also obeys `{constraint}`, which is left out here"),
+        if let Ok(rule) = constraint.parse::<Rule>() {
+            problem = problem.rule(rule);
+        } else {
+            note!("the plan also obeys `{constraint}`, which is left out here");
         }
     }
     let module = ModuleName::new(args.module.as_str());
     let explanation = problem.explain(&plan, &module, &Limits::default())?;
-    print!("{}", report::explanation(&explanation, &plan));
+    say!("{}", report::explanation(&explanation, &plan).trim_end());
     Ok(())
 }

@@ -7,7 +7,6 @@ use gamma::{BitWidth, Budget, Frontier, Limits, Plan, Scores, core::Measure, rep
 
 use crate::{args::FrontierArgs, budget::BudgetArg, constraints};
 
-#[expect(clippy::print_stdout, reason = "the table is the command's answer")]
 pub fn frontier(args: &FrontierArgs) -> anyhow::Result<()> {
     let scores = Scores::load(&args.scores)?;
     let any = BudgetArg { text: "any".into(), budget: Budget::bytes(u64::MAX) };
@@ -29,16 +28,22 @@ pub fn frontier(args: &FrontierArgs) -> anyhow::Result<()> {
         let widths = (2..=8).filter_map(BitWidth::new);
         plans.extend(widths.filter_map(|bits| Some((format!("uniform {bits}"), scores.uniform(bits).ok()?))));
     }
-    println!("{}", table(&frontier, &plans));
+    say!("{}", table(&frontier, &plans));
     let named: Vec<(String, &Plan)> = plans.iter().map(|(name, plan)| (name.clone(), plan)).collect();
     if let Some(out) = &args.out {
-        for (name, text) in [
-            ("frontier.csv", report::frontier_csv(&frontier, &named)),
-            ("frontier.svg", report::frontier_svg(&frontier, &named)?),
-        ] {
+        let picture = report::frontier_svg(&frontier, &named);
+        let files =
+            [("frontier.csv", Ok(report::frontier_csv(&frontier, &named))), ("frontier.svg", picture)];
+        for (name, text) in files {
             let path = out.join(name);
-            write_atomically(&path, text.as_bytes())?;
-            eprintln!("wrote {}", path.display());
+            match text {
+                Ok(text) => write_atomically(&path, text.as_bytes())?,
+                Err(error) => {
+                    note!("no {name}: {error}");
+                    continue;
+                }
+            }
+            note!("wrote {}", path.display());
         }
     }
     Ok(())

@@ -13,6 +13,6 @@ pub fn learn(args: &LearnArgs) -> anyhow::Result<()> {
     let scores = run.learn(&mut watch)?;
     watch.finish();
     scores.save(&args.out)?;
-    eprintln!("wrote {}", args.out.display());
+    note!("wrote {}", args.out.display());
     Ok(())
 }

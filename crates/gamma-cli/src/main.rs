@@ -1,5 +1,21 @@
 //! The command `gamma`.
 
+/// A line on standard output. Who has closed it wants no more lines, and the work goes on.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($words)*);
+    }};
+}
+
+/// The same on standard error.
+macro_rules! note {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
 mod apply;
 mod args;
 mod budget;
@@ -31,11 +47,11 @@ fn main() -> ExitCode {
     };
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     if matches!(error.downcast_ref(), Some(gamma::Error::Interrupted)) {
-        eprintln!("interrupted: what was finished before is kept, nothing is half-written");
+        note!("interrupted: what was finished before is kept, nothing is half-written");
         return ExitCode::from(130);
     }
     // One line per cause, from what failed to why.
-    eprintln!("error: {error}");
-    error.chain().skip(1).for_each(|cause| eprintln!("  because: {cause}"));
+    note!("error: {error}");
+    error.chain().skip(1).for_each(|cause| note!("  because: {cause}"));
     ExitCode::FAILURE
 }

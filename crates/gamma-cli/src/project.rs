@@ -6,7 +6,6 @@ use gamma::{Plan, Scores, report};
 
 use crate::{args::ProjectArgs, budget::BudgetArg, constraints};
 
-#[expect(clippy::print_stdout, reason = "the plans are the command's answer")]
 pub fn project(args: &ProjectArgs) -> anyhow::Result<()> {
     let scores = Scores::load(&args.scores)?;
     let near = args.near.as_ref().map(Plan::load).transpose()?;
@@ -22,24 +21,24 @@ pub fn project(args: &ProjectArgs) -> anyhow::Result<()> {
         let plans = scores.top(&problem, args.top, &args.budgets.limits())?;
         let seconds = start.elapsed().as_secs_f64();
         if plans.len() < args.top {
-            eprintln!("{budget}: there are no more than {} plans", plans.len());
+            note!("{budget}: there are no more than {} plans", plans.len());
         }
         for (place, plan) in plans.iter().enumerate() {
-            if args.top > 1 {
-                print!("{}. of {}, cost {:.6e}; ", place + 1, plans.len(), plan.cost());
-            }
-            println!("{}\n{}", headline(budget, plan, seconds), report::grid(plan));
-            if let Some(near) = &near {
-                println!("{}", changes(near, plan));
-            }
-            if args.footprint {
-                println!("{}\n", plan.footprint());
-            }
             if let Some(out) = &args.out {
                 let rank = if args.top > 1 { format!("-{}", place + 1) } else { String::new() };
                 let path = out.join(format!("plan-{}{rank}.json", budget.file_name()));
                 plan.save(&path)?;
-                eprintln!("wrote {}", path.display());
+                note!("wrote {}", path.display());
+            }
+            if args.top > 1 {
+                say!("{}. of {}, cost {:.6e}", place + 1, plans.len(), plan.cost());
+            }
+            say!("{}\n{}", headline(budget, plan, seconds), report::grid(plan));
+            if let Some(near) = &near {
+                say!("{}", changes(near, plan));
+            }
+            if args.footprint {
+                say!("{}\n", plan.footprint());
             }
         }
     }

@@ -25,7 +25,7 @@ pub enum Method {
 
 impl Method {
     /// The method that describes itself in these words.
-    fn of_description(words: &str) -> Option<Self> {
+    pub fn of_description(words: &str) -> Option<Self> {
         let clipped = words.contains(" clip ");
         match words.split_whitespace().next()? {
             "rtn" if clipped => Some(Self::RtnClip),
@@ -74,7 +74,8 @@ pub fn for_plan(builder: Builder, method: Option<Method>, plan: &Plan) -> anyhow
             "the plan was learned with `{learned}`, which this command does not have: name another `--quantizer`"
         );
     };
-    let mut layouts: Vec<Layout> = Vec::new();
+    // What scales were sought for comes first, as it did then.
+    let mut layouts: Vec<Layout> = sought_for(learned).into_iter().collect();
     for choice in plan.choices() {
         let &Format::Int { group, symmetry, .. } = &choice.format else {
             bail!("the plan uses `{}`, which only its own quantizer can make", choice.format);
@@ -84,6 +85,19 @@ pub fn for_plan(builder: Builder, method: Option<Method>, plan: &Plan) -> anyhow
         }
     }
     add(builder, method, &layouts)
+}
+
+/// Groups and zero points that the scales in this description of `awq` were sought for.
+fn sought_for(description: &str) -> Option<Layout> {
+    let (_, words) = description.split_once(" for rtn ")?;
+    let mut words = words.split([' ', ',']);
+    let symmetry = match words.next()? {
+        "symmetric" => Symmetry::Symmetric,
+        "asymmetric" => Symmetry::Asymmetric,
+        _ => return None,
+    };
+    let group = GroupSize::new(words.next()?.strip_prefix('g')?.parse().ok()?).ok()?;
+    Some((group, symmetry))
 }
 
 fn add(builder: Builder, method: Method, layouts: &[Layout]) -> anyhow::Result<Builder> {
@@ -99,7 +113,7 @@ fn add(builder: Builder, method: Method, layouts: &[Layout]) -> anyhow::Result<B
         Method::GptqClip => builder.quantizer(all(|layout| Box::new(gptq(layout).clip(Clip::Weighted)))),
         Method::Awq => {
             // Scales are one for all candidates. They are sought for widths in the middle, whatever
-            // competes, so that applying a plan finds the ones that were learned with.
+            // competes, and for the first group size, which `sought_for` finds again.
             let awq = Awq::new(rtn(layouts[0]), &[BitWidth::B3, BitWidth::B4]);
             builder.rescale(awq).quantizer(all(|layout| Box::new(rtn(layout).clip(Clip::Correlated))))
         }
@@ -125,6 +139,15 @@ mod tests {
     use gamma::{Calibration, Gamma};
 
     use super::*;
+
+    #[test]
+    fn scales_are_sought_for_what_they_were_sought_for() {
+        let fable = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/fable");
+        let layouts = [32, 64].map(|size| (GroupSize::new(size).unwrap(), Symmetry::Symmetric));
+        let builder = Gamma::builder().model(fable).calibration(Calibration::none());
+        let run = add(builder, Method::Awq, &layouts).unwrap().build().unwrap();
+        assert_eq!(sought_for(&run.quantizer()), Some(layouts[0]), "{}", run.quantizer());
+    }
 
     #[test]
     fn every_method_is_recognised_by_its_description() {

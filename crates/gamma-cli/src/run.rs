@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::Instant};
 
 use anyhow::Context as _;
 use gamma::{
-    BitWidth, Budget, Precision, Run,
+    BitWidth, Budget, Plan, Precision, Rule, Run, Scores,
     report::{self, Outcome, Series},
     write_atomically,
 };
@@ -17,7 +17,6 @@ use crate::{
     watch::{self, Watch},
 };
 
-#[expect(clippy::print_stdout, reason = "plans and table are the command's answer")]
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut watch = Watch::new()?;
@@ -38,13 +37,13 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         let problem = args.constraints.problem(&scores, budget)?;
         let plan = scores.solve(&problem, &args.budgets.limits())?;
         let seconds = solving.elapsed().as_secs_f64();
-        println!("{}\n{}", headline(budget, &plan, seconds), report::grid(&plan));
+        say!("{}\n{}", headline(budget, &plan, seconds), report::grid(&plan));
         plans.push((budget, plan));
     }
 
     let mut outcomes = vec![Outcome::full_precision(jury.full_precision())];
     for bits in reference_widths(&run, &args.budgets.budgets) {
-        let plan = scores.uniform(bits)?;
+        let plan = uniform(&scores, bits, args)?;
         let evaluation = jury.evaluate(&run.apply(&plan)?, &mut watch)?;
         outcomes.push(Outcome::of_plan(Series::Uniform, format!("uniform {bits}"), &plan, evaluation));
     }
@@ -63,16 +62,28 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     outcomes.sort_by_key(|outcome| outcome.series != Series::Full);
 
     let table = report::table(&outcomes);
-    println!("{table}");
+    say!("{table}");
     let mut page = table;
     for (budget, plan) in &plans {
         _ = write!(page, "\n{budget}\n\n```text\n{}```\n", report::grid(plan));
     }
     write_atomically(&args.out.join("report.md"), page.as_bytes())?;
     write_atomically(&args.out.join("perplexity.svg"), report::curve_svg(&outcomes)?.as_bytes())?;
-    eprintln!("scores, plans, table and picture are in {}", args.out.display());
-    eprintln!("{:.1} s in all", start.elapsed().as_secs_f64());
+    note!("scores, plans, table and picture are in {}", args.out.display());
+    note!("{:.1} s in all", start.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// The uniform plan, without the modules that are excluded from all plans.
+fn uniform(scores: &Scores, bits: BitWidth, args: &RunArgs) -> anyhow::Result<Plan> {
+    let rules = args.constraints.rules()?;
+    let mut excluding = rules.into_iter().filter(|rule| matches!(rule, Rule::Exclude { .. })).peekable();
+    if excluding.peek().is_none() {
+        return Ok(scores.uniform(bits)?);
+    }
+    let problem =
+        scores.problem(Budget::bytes(u64::MAX)).rules(excluding).rule(format!("pin * {bits}").parse()?);
+    Ok(scores.solve(&problem, &args.budgets.limits())?)
 }
 
 /// The candidate widths around and between the budgets: what a user would take without gamma.

@@ -55,7 +55,7 @@ impl Watch {
     pub fn finish(&mut self) {
         if !self.stage.is_empty() {
             self.bar.finish_and_clear();
-            eprintln!("{}: {:.1} s", self.stage, self.started.elapsed().as_secs_f64());
+            note!("{}: {:.1} s", self.stage, self.started.elapsed().as_secs_f64());
             self.stage = "";
         }
     }
@@ -71,7 +71,7 @@ impl Watch {
         self.bar.set_position(done as u64);
         if !self.terminal && self.last_line.elapsed() > LINE_EVERY {
             self.last_line = Instant::now();
-            eprintln!("{stage}: {done} of {total}  {message}");
+            note!("{stage}: {done} of {total}  {message}");
         }
         self.bar.set_message(message);
     }
@@ -81,7 +81,7 @@ impl Watch {
 pub fn introduce(run: &Run) {
     let config = run.config();
     let (blocks, modules) = (config.blocks, ROLES.len() * config.blocks);
-    eprintln!(
+    note!(
         "{}: {blocks} blocks, {modules} modules, hidden size {}",
         config.architecture.name(),
         config.hidden_size

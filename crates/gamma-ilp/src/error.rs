@@ -111,7 +111,11 @@ pub enum ProjectError {
         constraints: Vec<String>,
     },
     /// Constraints that the solver which was asked for cannot handle.
-    #[error("the knapsack solver cannot obey {}; let `Solver::Auto` choose", quoted(constraints))]
+    #[error(
+        "{} can join any modules, which a knapsack cannot: `Solver::Auto` and `Solver::Highs` obey it, a frontier \
+         has no such points",
+        quoted(constraints)
+    )]
     NotAKnapsack {
         /// The constraints.
         constraints: Vec<String>,

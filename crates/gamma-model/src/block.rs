@@ -21,8 +21,8 @@ pub struct Block {
     biases: Vec<Option<Tensor<1>>>, // likewise
     attention_norm: Tensor<1>,
     mlp_norm: Tensor<1>,
-    /// The type of the norms in the checkpoint.
-    norm_dtype: Dtype,
+    /// The types of both norms in the checkpoint.
+    norm_dtypes: [Dtype; 2],
     positions: Arc<Positions>,
     shape: Heads,
 }
@@ -60,7 +60,7 @@ impl Block {
         Ok(Self {
             weights,
             biases,
-            norm_dtype: checkpoint.dtype(&names[0])?,
+            norm_dtypes: [checkpoint.dtype(&names[0])?, checkpoint.dtype(&names[1])?],
             attention_norm: norm(&names[0])?,
             mlp_norm: norm(&names[1])?,
             positions,
@@ -111,8 +111,8 @@ impl Block {
         [(attention, &self.attention_norm), (mlp, &self.mlp_norm)]
     }
 
-    pub(crate) fn norm_dtype(&self) -> Dtype {
-        self.norm_dtype
+    pub(crate) fn norm_dtype(&self, attention: bool) -> Dtype {
+        self.norm_dtypes[usize::from(!attention)]
     }
 
     pub(crate) fn norm_mut(&mut self, attention: bool) -> &mut Tensor<1> {

@@ -67,18 +67,20 @@ impl Block {
                 scales.to_vec()
             }
             Producer::AttentionNorm | Producer::MlpNorm => {
-                let dtype = self.norm_dtype();
-                let norm = self.norm_mut(input.producer == Some(Producer::AttentionNorm));
+                let attention = input.producer == Some(Producer::AttentionNorm);
+                let dtype = self.norm_dtype(attention);
+                let norm = self.norm_mut(attention);
                 let data = norm.to_data();
                 let weight = data.as_slice::<f32>().expect("norms are loaded as f32");
                 assert_eq!(weight.len(), scales.len(), "one scale per channel");
-                let quotients: Vec<f32> =
-                    weight.iter().zip(scales).map(|(&w, &s)| rounded(w / s, dtype)).collect();
+                // A channel that the norm switches off, or that its type cannot hold, keeps its weight.
+                let quotient = |(&w, &s): (&f32, &f32)| match rounded(w / s, dtype) {
+                    q if q == 0.0 || !q.is_finite() => w,
+                    q => q,
+                };
+                let quotients: Vec<f32> = weight.iter().zip(scales).map(quotient).collect();
                 let used = weight.iter().zip(&quotients);
-                // A channel that the norm switches off has no scale.
                 let used: Vec<f32> = used.map(|(&w, &q)| if q == 0.0 { 1.0 } else { w / q }).collect();
-                let quotients: Vec<f32> =
-                    weight.iter().zip(&quotients).map(|(&w, &q)| if q == 0.0 { w } else { q }).collect();
                 *norm = vector(&quotients);
                 used
             }

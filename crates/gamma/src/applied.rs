@@ -47,7 +47,8 @@ impl<'a> Applied<'a> {
 
     /// Writes the folder `out`: a checkpoint that `transformers` loads, with the decoded weights
     /// in f32; `packed.safetensors` with the codes themselves and all other tensors of the model,
-    /// unless the plan uses codes that are not integers; and `plan.json`. The folder appears
+    /// unless the plan uses codes that are not integers; and `plan.json`. Norms hold the scales that
+    /// were folded into them; so do excluded modules, which the packed file rounds to their own type. The folder appears
     /// complete or not at all. A folder that is not empty is refused.
     ///
     /// # Errors

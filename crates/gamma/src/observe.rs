@@ -10,7 +10,7 @@ use ndarray::Array2;
 ///
 /// Modules that read one input share its statistics. Sums stay on the device until all batches are
 /// through: `4 n²` bytes for an input of `n` channels where the Hessian is needed, `4 n` otherwise,
-/// and `4 n` for each of at most [`SAMPLES`] samples.
+/// and `4 n` for each of [`SAMPLES`] samples.
 pub(crate) fn observe(
     block: &Block,
     hidden: &mut [Tensor<3>],
@@ -18,7 +18,7 @@ pub(crate) fn observe(
 ) -> Vec<CalibrationStats> {
     let inputs = block.inputs();
     let mut tokens = 0;
-    let per_batch = SAMPLES.div_ceil(hidden.len().max(1));
+    let per_batch = (SAMPLES / hidden.len().max(1)).max(1);
     let mut samples: Vec<Vec<Tensor<2>>> = vec![Vec::new(); inputs.len()];
     let mut sums: Vec<Option<Tensor<2>>> = vec![None; inputs.len()];
     for states in hidden {
@@ -60,7 +60,7 @@ pub(crate) fn observe(
     sums.into_iter().zip(samples).map(stats).collect()
 }
 
-/// Most vectors of an input that are kept for methods that ask for samples.
+/// Vectors of an input that are kept for methods that ask for samples, one of each batch at least.
 const SAMPLES: usize = 1024;
 
 /// At most `count` rows, evenly spread.

@@ -12,9 +12,9 @@
 
 #![allow(clippy::print_stdout, reason = "the tables are the result")]
 
-#[path = "../common/mod.rs"]
-mod common;
 mod rivals;
+#[path = "../workload/mod.rs"]
+mod workload;
 
 use std::error::Error;
 
@@ -24,12 +24,12 @@ use gamma_quant::{CalibrationStats, Gptq, QuantizeError, QuantizedWeight, Quanti
 use ndarray::Array2;
 use rayon::prelude::*;
 
-use common::{CHUNK, Settings, inputs, statistics, time, weights};
 use rivals::{Layer, Rivals};
+use workload::{CHUNK, Settings, inputs, statistics, time, weights};
 
 const TOKENS: usize = 32_768;
-/// Repeats for a layer that takes others half a minute.
-const FEW: usize = 2;
+/// Repeats for a layer that takes others minutes.
+const FEW: usize = 1;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let settings = Settings::from_args()?;
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("\nproduct of 2048 x 2048 matrices, GFLOP/s: here {:.0}, in double {:.0}", peaks[0], peaks[1]);
     for (name, peak) in rivals.peaks() {
-        println!("{name} {peak:.0}");
+        println!("{name}: {peak:.0}");
     }
     widths(&gptq, settings.repeats)
 }

@@ -7,10 +7,10 @@ use gamma_quant::{Awq, Clip, Gptq, Hqq, IntWeight, Quantizer, Rescale, Rtn, Weig
 use half::f16;
 use rayon::prelude::*;
 
-use common::{CHUNK, Settings, inputs, statistics, time, weights};
+use workload::{CHUNK, Settings, inputs, statistics, time, weights};
 
-#[path = "../common/mod.rs"]
-mod common;
+#[path = "../workload/mod.rs"]
+mod workload;
 
 /// Values that one parallel task copies.
 const COPIED: usize = 1 << 15;
@@ -38,6 +38,7 @@ fn methods(repeats: usize) -> Result<(), Box<dyn Error>> {
     quantizers.extend(clips.map(|clipped| -> Box<dyn Quantizer> { Box::new(clipped) }));
     quantizers.push(Box::new(Hqq::new(group)));
     quantizers.push(Box::new(Gptq::asymmetric(group)));
+    quantizers.push(Box::new(Gptq::asymmetric(group).clip(Clip::Weighted)));
     let searches = [
         Awq::new(rtn, &[bits]).without_correlations(),
         Awq::new(rtn, &[bits]),
@@ -60,7 +61,7 @@ fn methods(repeats: usize) -> Result<(), Box<dyn Error>> {
     println!("{} x {}, {bits} bits, {} threads\n", shape[0], shape[1], rayon::current_num_threads());
     println!("| method | ms | ns per weight |");
     println!("| --- | ---: | ---: |");
-    let methods = quantizers.iter().map(|quantizer| quantizer.describe());
+    let methods = quantizers.iter().map(Quantizer::describe);
     let methods = methods.chain(searches.iter().map(|awq| format!("search of {}", awq.describe())));
     for (method, seconds) in methods.zip(seconds) {
         println!("| {method} | {:.1} | {:.2} |", seconds * 1e3, seconds * 1e9 / count);
