@@ -35,6 +35,11 @@ pub fn apply(args: &ApplyArgs) -> anyhow::Result<()> {
         applied => applied?,
     };
     watch.finish();
+    if applied.other_calibration() {
+        note!(
+            "the plan was learned with other data: give --calibration, --sequences, --length and --seed as then"
+        );
+    }
     let precision = if args.source_type { Precision::Source } else { Precision::F32 };
     for file in applied.write(&args.out, precision, args.overwrite)? {
         note!("wrote {} ({} bytes)", args.out.join(&file.name).display(), file.bytes);

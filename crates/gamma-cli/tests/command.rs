@@ -162,6 +162,11 @@ fn a_plan_is_applied_with_the_quantizer_it_was_learned_with() {
     let output = gamma(&with);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && !told.contains("was learned with"), "{told}");
+    let fewer = path("fewer");
+    let with =
+        [&apply[..5], &["--out", &fewer, "--calibration", &text, "--sequences", "3", "--length", "64"]];
+    let told = String::from_utf8_lossy(&gamma(&with.concat()).stderr).into_owned();
+    assert!(told.contains("learned with other data"), "{told}");
     let other = path("other");
     let rtn = ["apply", "--model", &model, "--plan", &plan, "--out", &other, "--quantizer", "rtn"];
     let told = String::from_utf8_lossy(&gamma(&rtn).stderr).into_owned();

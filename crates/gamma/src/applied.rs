@@ -16,23 +16,15 @@ use crate::{
 /// A model quantized as a plan says. Made by [`Run::apply`].
 #[derive(Debug)]
 pub struct Applied<'a> {
-    run: &'a Run,
-    plan: Plan,
-    weights: BTreeMap<ModuleName, Arc<QuantizedWeight>>,
+    pub(crate) run: &'a Run,
+    pub(crate) plan: Plan,
+    pub(crate) weights: BTreeMap<ModuleName, Arc<QuantizedWeight>>,
     /// What was folded into each block before its weights were quantized.
-    scales: BTreeMap<usize, Arc<Scales>>,
+    pub(crate) scales: BTreeMap<usize, Arc<Scales>>,
+    pub(crate) other_calibration: bool,
 }
 
-impl<'a> Applied<'a> {
-    pub(crate) fn new(
-        run: &'a Run,
-        plan: Plan,
-        weights: BTreeMap<ModuleName, Arc<QuantizedWeight>>,
-        scales: BTreeMap<usize, Arc<Scales>>,
-    ) -> Self {
-        Self { run, plan, weights, scales }
-    }
-
+impl Applied<'_> {
     /// The plan.
     #[must_use]
     pub fn plan(&self) -> &Plan {
@@ -43,6 +35,13 @@ impl<'a> Applied<'a> {
     #[must_use]
     pub fn weights(&self) -> &BTreeMap<ModuleName, Arc<QuantizedWeight>> {
         &self.weights
+    }
+
+    /// Whether the quantizer looked at other data than the plan was learned with: other text, or
+    /// another number, length or seed of its sequences.
+    #[must_use]
+    pub fn other_calibration(&self) -> bool {
+        self.other_calibration
     }
 
     /// Writes the folder `out`: a checkpoint that `transformers` loads, with the decoded weights

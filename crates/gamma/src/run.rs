@@ -161,10 +161,12 @@ impl Run {
         let wanted = |module: &ModuleName| {
             plan.choice(module).map(|choice| choice.format.clone()).into_iter().collect()
         };
+        let mut other_calibration = false;
         if self.method.needs() == gamma_quant::CalibrationNeeds::Nothing {
             bank.fill(&self.decoder, &self.method, &Vec::new, &wanted, progress)?;
         } else {
             let sequences = self.sequences(progress)?;
+            other_calibration = digest(sequences) != plan.provenance().calibration;
             bank.fill(&self.decoder, &self.method, &|| self.batches(sequences), &wanted, progress)?;
         }
         let weight = |choice: &gamma_core::Choice| {
@@ -173,7 +175,7 @@ impl Run {
         };
         let weights: BTreeMap<_, _> = plan.choices().iter().filter_map(weight).collect();
         assert_eq!(weights.len(), plan.choices().len(), "the bank was filled for this plan");
-        Ok(Applied::new(self, plan.clone(), weights, bank.scales()))
+        Ok(Applied { run: self, plan: plan.clone(), weights, scales: bank.scales(), other_calibration })
     }
 
     /// Prepares to judge plans on text from UTF-8 files, in windows of `length` tokens; `limit`
@@ -224,13 +226,6 @@ impl Run {
     }
 
     fn provenance(&self, sequences: &[Vec<u32>]) -> Provenance {
-        let mut tokens = Sha256::new();
-        for sequence in sequences {
-            for id in sequence {
-                tokens.update(id.to_le_bytes());
-            }
-            tokens.update([0xff; 4]); // between sequences
-        }
         let learner = format!("teacher-forced reconstruction, {}, batch {}", self.learning, self.batch);
         let quantizer = self.method.describe();
         let (version, config) = (env!("CARGO_PKG_VERSION"), self.config());
@@ -239,7 +234,7 @@ impl Run {
         Provenance {
             architecture: self.config().architecture.name().to_owned(),
             weights: self.weights,
-            calibration: Digest::sha256(tokens.finalize().into()),
+            calibration: digest(sequences),
             quantizer,
             learner,
             settings: Digest::sha256(Sha256::digest(settings).into()),
@@ -285,6 +280,18 @@ impl Run {
             Some(module) => Err(Error::Modules { module, in_plan: false }),
         }
     }
+}
+
+/// Hash of calibration tokens.
+fn digest(sequences: &[Vec<u32>]) -> Digest {
+    let mut tokens = Sha256::new();
+    for sequence in sequences {
+        for id in sequence {
+            tokens.update(id.to_le_bytes());
+        }
+        tokens.update([0xff; 4]); // between sequences
+    }
+    Digest::sha256(tokens.finalize().into())
 }
 
 /// The CPU, where it is compiled in.
