@@ -216,6 +216,17 @@ impl Plan {
         self.choices.iter().map(|choice| choice.stored_bits).sum()
     }
 
+    /// Size of all modules in bits, counted as `measure` says.
+    #[must_use]
+    pub fn size(&self, measure: Measure) -> u64 {
+        match measure {
+            Measure::StoredBits => self.stored_bits(),
+            Measure::CodeBits => {
+                self.choices.iter().map(|c| c.weights() * u64::from(c.format.bits().bits())).sum()
+            }
+        }
+    }
+
     /// Number of weights of all modules.
     #[must_use]
     pub fn weights(&self) -> u64 {
@@ -231,8 +242,7 @@ impl Plan {
     /// Bits per weight of the codes alone.
     #[must_use]
     pub fn code_bits_per_weight(&self) -> f64 {
-        let codes: u64 = self.choices.iter().map(|c| c.weights() * u64::from(c.format.bits().bits())).sum();
-        codes as f64 / self.weights() as f64
+        self.size(Measure::CodeBits) as f64 / self.weights() as f64
     }
 
     /// Total cost by the score table that the plan was made from.

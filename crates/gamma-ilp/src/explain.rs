@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use gamma_core::{Format, ModuleName, ModuleScores, Plan};
+use gamma_core::{Format, ModuleName, Plan};
 
 use crate::{Limits, Problem, ProjectError, knapsack, program::Program, solve};
 
@@ -135,18 +135,12 @@ impl Problem<'_> {
         // The plan may list its modules in another order.
         let former: HashMap<_, _> =
             plan.choices().iter().map(|choice| (&choice.name, &choice.format)).collect();
-        let size = |module: &ModuleScores, format: &Format| -> i64 {
-            let option = module.options.iter().find(|option| option.format == *format);
-            let option = option.expect("the plan was compared with the options");
-            program.limit.measure.of(option, module.weights()).cast_signed()
-        };
-        let pairs = || program.table.modules().iter().zip(other.choices());
-        let bits = pairs().map(|(module, own)| size(module, &own.format) - size(module, former[&own.name]));
+        let bits = |plan: &Plan| plan.size(program.limit.measure).cast_signed();
         let moves = other.choices().iter().map(|own| (&own.name, former[&own.name], &own.format));
         let moves = moves.filter(|(_, from, to)| from != to);
         Ok(Some(Forced {
             cost: other.cost() - plan.cost(),
-            bits: bits.sum(),
+            bits: bits(&other) - bits(plan),
             moves: moves.map(|(name, from, to)| (name.clone(), from.clone(), to.clone())).collect(),
         }))
     }

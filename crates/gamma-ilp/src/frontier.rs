@@ -73,8 +73,8 @@ impl Problem<'_> {
             _ => self.clone().budget(Budget::bytes(u64::MAX)),
         };
         let program = Program::new(&problem)?;
-        if !program.is_plain() {
-            return Err(ProjectError::NotAKnapsack { constraints: program.joints() });
+        if !program.joints.is_empty() {
+            return Err(ProjectError::NotAKnapsack { constraints: program.joints.labels() });
         }
         let (mut picks, edges) = knapsack::sweep(&program.instance);
         let (mut bits, mut cost) = (program.instance.size(&picks), program.instance.cost(&picks));

@@ -22,7 +22,7 @@ use highs::{Col, HighsModelStatus, HighsSolutionStatus, Model, RowProblem, Sense
 
 use crate::{
     Instance, Limits, ProjectError, Window, knapsack,
-    row::{Distinct, Row},
+    row::{Distinct, Joints},
     solve::Answer,
 };
 
@@ -45,8 +45,7 @@ const COARSE: f64 = 64.0;
 pub(crate) struct General<'a> {
     pub(crate) instance: &'a Instance,
     pub(crate) window: Window,
-    pub(crate) rows: &'a [Row],
-    pub(crate) distinct: Option<&'a Distinct>,
+    pub(crate) joints: &'a Joints,
 }
 
 /// The cheapest plan, or `None` where there is none.
@@ -58,12 +57,12 @@ pub(crate) fn solve(general: &General<'_>, limits: &Limits) -> Result<Option<Ans
         return Ok(None);
     }
     let sizes = Sizes::new(instance, window)?;
-    if sizes.floor > sizes.ceiling || general.rows.iter().any(|row| row.is_out_of_reach(instance)) {
+    if sizes.floor > sizes.ceiling || general.joints.rows.iter().any(|row| row.is_out_of_reach(instance)) {
         return Ok(None);
     }
     // A plan of any quality: for the scale of the costs, as a start, and should time run out.
     let first = knapsack::solve(instance, window, &limits.max_states(0));
-    let first = first.filter(|answer| general.holds(&answer.picks));
+    let first = first.filter(|answer| general.joints.hold(instance, &answer.picks));
     let costs = Costs::new(instance, first.as_ref().map(|answer| answer.picks.as_slice()));
     let found = general.attempt(&sizes, &costs, first.as_ref(), limits)?;
     match &found {
@@ -80,11 +79,6 @@ pub(crate) fn solve(general: &General<'_>, limits: &Limits) -> Result<Option<Ans
 }
 
 impl General<'_> {
-    fn holds(&self, picks: &[usize]) -> bool {
-        self.rows.iter().all(|row| row.holds(self.instance, picks))
-            && self.distinct.is_none_or(|distinct| distinct.holds(self.instance, picks))
-    }
-
     fn attempt(
         &self,
         sizes: &Sizes,
@@ -126,7 +120,7 @@ impl General<'_> {
             let Window { floor, ceiling } = self.window;
             return Err(unusable(&format!("a plan of {used} bits, outside of {floor} to {ceiling}")));
         }
-        if !self.holds(&picks) {
+        if !self.joints.hold(self.instance, &picks) {
             return Err(unusable("a plan that breaks a constraint"));
         }
         let bound = solved.double_info_value(c"mip_dual_bound").map_err(refused)?;
@@ -152,7 +146,7 @@ impl General<'_> {
         // Between whole numbers nothing lies that a plan could be, so half a unit more does no harm.
         let (floor, ceiling) = (sizes.floor as f64 - 0.5, sizes.ceiling as f64 + 0.5);
         problem.add_row(floor * sizes.scale..=ceiling * sizes.scale, budget);
-        for row in self.rows {
+        for row in &self.joints.rows {
             let largest = row.coefficients.iter().fold(0.0, |most: f64, a| most.max(a.abs()));
             let scale = if largest > 0.0 { power_of_two(ROW_EXPONENT, largest) } else { 1.0 };
             let terms = columns.iter().zip(&row.coefficients).filter(|&(_, &a)| a != 0.0);
@@ -164,7 +158,7 @@ impl General<'_> {
             };
             problem.add_row(lower * scale..=upper * scale, terms);
         }
-        if let Some(distinct) = self.distinct {
+        if let Some(distinct) = &self.joints.distinct {
             self.limit_formats(distinct, &mut problem, &columns);
         }
         problem.try_optimise(Sense::Minimise).map_err(refused)
@@ -188,12 +182,12 @@ impl General<'_> {
 
     /// The columns of a plan.
     fn start(&self, picks: &[usize]) -> Vec<f64> {
-        let n_formats = self.distinct.map_or(0, |distinct| distinct.count);
+        let n_formats = self.joints.distinct.as_ref().map_or(0, |distinct| distinct.count);
         let mut columns = vec![0.0; self.instance.n_items() + n_formats];
         for (group, &pick) in picks.iter().enumerate() {
             let item = self.instance.start(group) + pick;
             columns[item] = 1.0;
-            if let Some(distinct) = self.distinct {
+            if let Some(distinct) = &self.joints.distinct {
                 columns[self.instance.n_items() + distinct.formats[item] as usize] = 1.0;
             }
         }

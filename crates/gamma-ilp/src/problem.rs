@@ -256,7 +256,7 @@ impl<'a> Problem<'a> {
     /// # Errors
     /// As [`solve`](Self::solve), but for budgets that cannot be met.
     pub fn is_knapsack(&self) -> Result<bool, ProjectError> {
-        Program::new(self).map(|program| program.is_plain())
+        Program::new(self).map(|program| program.joints.is_empty())
     }
 
     /// Where the bytes of `plan`, which this problem led to, go: see [`Footprint::within`].

@@ -7,7 +7,7 @@ use gamma_core::{BudgetError, Format, Limit, Measure, ModuleName, ScoreTable};
 use crate::{
     Instance, Problem, ProjectError, Rule,
     instance::Item,
-    row::{Distinct, Row},
+    row::{Distinct, Joints, Row},
 };
 
 /// A problem that is ready for a solver.
@@ -20,8 +20,7 @@ pub(crate) struct Program<'p> {
     pub(crate) overdraft: u64,
     pub(crate) instance: Instance,
     pub(crate) units: Units,
-    pub(crate) rows: Vec<Row>,
-    pub(crate) distinct: Option<Distinct>,
+    pub(crate) joints: Joints,
 }
 
 /// Which modules the groups of an instance stand for, and which options its items.
@@ -112,8 +111,7 @@ impl<'p> Program<'p> {
             overdraft,
             instance: Instance::with_capacity(kept.len(), kept.len() * full.modules()[0].options.len()),
             units: Units::default(),
-            rows: Vec::new(),
-            distinct: None,
+            joints: Joints::default(),
         };
         let position = |at: &usize| kept.binary_search(at).ok();
         for group in groups {
@@ -128,23 +126,6 @@ impl<'p> Program<'p> {
         }
         program.add_rows(problem, &kept)?;
         Ok(program)
-    }
-
-    /// Whether nothing but the budget joins the groups.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.rows.is_empty() && self.distinct.is_none()
-    }
-
-    /// Whether `places` obey everything but the budget.
-    pub(crate) fn holds(&self, places: &[usize]) -> bool {
-        self.rows.iter().all(|row| row.holds(&self.instance, places))
-            && self.distinct.as_ref().is_none_or(|distinct| distinct.holds(&self.instance, places))
-    }
-
-    /// Labels of what joins the groups besides the budget.
-    pub(crate) fn joints(&self) -> Vec<String> {
-        let rows = self.rows.iter().map(|row| row.label.clone());
-        rows.chain(self.distinct.iter().map(|distinct| distinct.label.clone())).collect()
     }
 
     /// Adds all options of a module that nothing restricts.
@@ -245,7 +226,7 @@ impl<'p> Program<'p> {
             let coefficient = |module: usize, pick: usize| linear.coefficients[kept[module]][pick];
             rows.push(self.row(linear.label.clone(), linear.bounds, coefficient)?);
         }
-        self.rows = rows;
+        self.joints.rows = rows;
         Ok(())
     }
 
@@ -283,8 +264,8 @@ impl<'p> Program<'p> {
         let formats = places().map(number).collect();
         let own = Distinct { label, at_most, count: all.len(), formats };
         // Of several such rules the strictest counts.
-        if self.distinct.as_ref().is_none_or(|known| own.at_most < known.at_most) {
-            self.distinct = Some(own);
+        if self.joints.distinct.as_ref().is_none_or(|known| own.at_most < known.at_most) {
+            self.joints.distinct = Some(own);
         }
     }
 }

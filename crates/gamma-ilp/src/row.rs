@@ -26,6 +26,29 @@ pub(crate) struct Distinct {
     pub(crate) formats: Vec<u32>,
 }
 
+/// All that joins the groups of an instance besides the budget.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Joints {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) distinct: Option<Distinct>,
+}
+
+impl Joints {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.distinct.is_none()
+    }
+
+    pub(crate) fn hold(&self, instance: &Instance, places: &[usize]) -> bool {
+        self.rows.iter().all(|row| row.holds(instance, places))
+            && self.distinct.as_ref().is_none_or(|distinct| distinct.holds(instance, places))
+    }
+
+    pub(crate) fn labels(&self) -> Vec<String> {
+        let rows = self.rows.iter().map(|row| row.label.clone());
+        rows.chain(self.distinct.iter().map(|distinct| distinct.label.clone())).collect()
+    }
+}
+
 impl Row {
     /// Checks the numbers.
     pub(crate) fn new(

@@ -64,11 +64,11 @@ pub(crate) fn within(
         return Ok(None);
     };
     // What is best among more plans, is best among these as well.
-    if program.is_plain() || program.holds(&answer.picks) {
+    if program.joints.hold(instance, &answer.picks) {
         return Ok(Some((answer, "knapsack")));
     }
     match limits.solver {
-        Solver::Knapsack => Err(ProjectError::NotAKnapsack { constraints: program.joints() }),
+        Solver::Knapsack => Err(ProjectError::NotAKnapsack { constraints: program.joints.labels() }),
         _ => general(program, instance, window, limits),
     }
 }
@@ -80,8 +80,7 @@ fn general(
     window: Window,
     limits: &Limits,
 ) -> Result<Option<(Answer, &'static str)>, ProjectError> {
-    let general =
-        highs::General { instance, window, rows: &program.rows, distinct: program.distinct.as_ref() };
+    let general = highs::General { instance, window, joints: &program.joints };
     Ok(highs::solve(&general, limits)?.map(|answer| (answer, "highs")))
 }
 
@@ -92,7 +91,7 @@ fn general(
     _window: Window,
     _limits: &Limits,
 ) -> Result<Option<(Answer, &'static str)>, ProjectError> {
-    Err(ProjectError::NoHighs { constraints: program.joints() })
+    Err(ProjectError::NoHighs { constraints: program.joints.labels() })
 }
 
 /// Size of the smallest plan that obeys everything but the budget, or `None` where there is none.
@@ -107,7 +106,7 @@ pub(crate) fn narrowest(
 ) -> Result<Option<u64>, ProjectError> {
     let instance = &program.instance;
     let narrow = vec![0; instance.len()];
-    if program.holds(&narrow) {
+    if program.joints.hold(instance, &narrow) {
         return Ok(Some(instance.narrowest()));
     }
     let unit = instance.unit();

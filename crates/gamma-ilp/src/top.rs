@@ -23,14 +23,14 @@ pub(crate) fn cheapest(
     count: usize,
     limits: &Limits,
 ) -> Result<Vec<Plan>, ProjectError> {
-    if program.is_plain() && limits.solver != Solver::Highs {
+    if program.joints.is_empty() && limits.solver != Solver::Highs {
         return Ok(split(&program, first, count, limits));
     }
     let mut plans = Vec::new();
     let window = first.window;
     let mut next = Some((first.answer, first.solver));
     while let Some((answer, solver)) = next.take_if(|_| plans.len() < count) {
-        program.rows.push(Row::all_but(&program.instance, &answer.picks));
+        program.joints.rows.push(Row::all_but(&program.instance, &answer.picks));
         plans.push(solve::certified(&program, &Found { answer, window, solver }));
         if plans.len() < count {
             next = solve::within(&program, &program.instance, window, limits)?;

@@ -1,6 +1,8 @@
 //! A matrix group by group: what all methods share whose groups do not depend on each other.
 
-use gamma_core::{BitWidth, GroupSize, Symmetry};
+use std::fmt;
+
+use gamma_core::{BitWidth, Format, GroupSize, Symmetry};
 use half::f16;
 use rayon::prelude::*;
 
@@ -14,6 +16,23 @@ use crate::{
 pub(crate) struct Layout {
     pub(crate) group: GroupSize,
     pub(crate) symmetry: Symmetry,
+}
+
+/// As descriptions of methods say it.
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let symmetry = match self.symmetry {
+            Symmetry::Symmetric => "symmetric",
+            Symmetry::Asymmetric => "asymmetric",
+        };
+        write!(f, "{symmetry} g{}", self.group)
+    }
+}
+
+impl Layout {
+    pub(crate) fn format(self, bits: BitWidth) -> Format {
+        Format::Int { bits, group: self.group, symmetry: self.symmetry }
+    }
 }
 
 /// Quantizes every group of every row to the grid that `rule` chooses for it, rows in parallel.

@@ -11,6 +11,7 @@ use gamma_core::{BitWidth, Format, GroupSize, Symmetry};
 use crate::{
     CalibrationNeeds, CalibrationStats, Clip, IntWeight, QuantizeError, QuantizedWeight, Quantizer,
     WeightView, accept,
+    groups::Layout,
     hessian::factor::{NoFactor, Recipe},
     rtn::Objective,
 };
@@ -87,8 +88,7 @@ impl Damping {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gptq {
-    group: GroupSize,
-    symmetry: Symmetry,
+    layout: Layout,
     damping: Damping,
     act_order: bool,
     clip: Option<Clip>,
@@ -98,7 +98,13 @@ pub struct Gptq {
 impl Gptq {
     const fn new(group: GroupSize, symmetry: Symmetry) -> Self {
         let block = NonZeroUsize::new(128).expect("128 is not zero");
-        Self { group, symmetry, damping: Damping::DEFAULT, act_order: true, clip: None, block }
+        Self {
+            layout: Layout { group, symmetry },
+            damping: Damping::DEFAULT,
+            act_order: true,
+            clip: None,
+            block,
+        }
     }
 
     /// With a zero point per group: for weights that lean to one side, and for few bits.
@@ -147,18 +153,14 @@ impl Quantizer for Gptq {
     }
 
     fn describe(&self) -> String {
-        let symmetry = match self.symmetry {
-            Symmetry::Symmetric => "symmetric",
-            Symmetry::Asymmetric => "asymmetric",
-        };
         let order = if self.act_order { "act-order" } else { "stored order" };
         let (damping, block) = (self.damping.get(), self.block);
         let clip = self.clip.map_or("", Clip::described);
-        format!("gptq {symmetry} g{}{clip}, damping {damping}, {order}, block {block}", self.group)
+        format!("gptq {}{clip}, damping {damping}, {order}, block {block}", self.layout)
     }
 
     fn formats(&self, width: BitWidth) -> Vec<Format> {
-        vec![Format::Int { bits: width, group: self.group, symmetry: self.symmetry }]
+        vec![self.layout.format(width)]
     }
 
     fn quantize(
@@ -178,15 +180,16 @@ impl Quantizer for Gptq {
                 QuantizeError::SingularHessian { module: module(), channel, damping }
             }
         })?;
-        let objective = self.clip.map(|clip| Objective::new(clip, stats, weight.shape()[1], self.group));
+        let objective =
+            self.clip.map(|clip| Objective::new(clip, stats, weight.shape()[1], self.layout.group));
         let solution =
             solve::solve(self, weight, &factor, width, objective.as_ref()).map_err(|overflow| {
                 let solve::Overflow { row, group, scale } = overflow;
                 QuantizeError::ScaleOverflow { module: module(), row, group, scale }
             })?;
         let solve::Solution { codes, scales, zeros } = solution;
-        let zeros = (self.symmetry == Symmetry::Asymmetric).then_some(zeros.as_slice());
-        let layout = (width, self.group);
+        let zeros = (self.layout.symmetry == Symmetry::Asymmetric).then_some(zeros.as_slice());
+        let layout = (width, self.layout.group);
         Ok(IntWeight::from_codes(weight.name(), weight.shape(), layout, &codes, scales, zeros)?.into())
     }
 

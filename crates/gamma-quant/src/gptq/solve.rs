@@ -56,7 +56,7 @@ pub(super) fn solve(
 ) -> Result<Solution, Overflow> {
     let [out_features, in_features] = weight.shape();
     assert_eq!(factor.order.len(), in_features, "one row of the factor per channel");
-    let groups = settings.group.groups_in(in_features);
+    let groups = settings.layout.group.groups_in(in_features);
     let mut codes = vec![0; out_features * in_features];
     let mut scales = vec![f16::ZERO; out_features * groups];
     let mut zeros = vec![0; out_features * groups];
@@ -106,7 +106,7 @@ impl Rows {
         let [out_features, in_features] = weight.shape();
         let count = ROWS.min(out_features - first_row);
         let height = count.next_multiple_of(LANES);
-        let groups = settings.group.groups_in(in_features);
+        let groups = settings.layout.group.groups_in(in_features);
         let mut values = Mat::zeros(height, in_features);
         for start in (0..count).step_by(LANES) {
             let end = count.min(start + LANES);
@@ -126,9 +126,9 @@ impl Rows {
             scales: Mat::from_fn(height, groups, |_, _| 1.0),
             zeros: Mat::zeros(height, groups),
             codes: vec![0; height * in_features],
-            symmetry: settings.symmetry,
+            symmetry: settings.layout.symmetry,
             width,
-            group: settings.group.get(),
+            group: settings.layout.group.get(),
         }
     }
 

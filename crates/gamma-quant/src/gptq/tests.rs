@@ -91,7 +91,7 @@ fn the_fast_solution_is_that_of_the_definition() {
             ] {
                 let gptq = gptq.act_order(act_order).block(NonZeroUsize::new(block).unwrap());
                 let fast = run(&gptq, &weight, &stats, width);
-                let layout = (gptq.symmetry, gptq.group, width);
+                let layout = (gptq.layout.symmetry, gptq.layout.group, width);
                 let plain = plain::quantize(&weight, &hessian, layout, (0.01, act_order));
                 let case = format!("{rows}x{channels} {} at {width} bits", gptq.describe());
                 // A weight within an epsilon of a tie may fall to the other side, and takes its

@@ -79,16 +79,12 @@ impl Quantizer for Rtn {
     }
 
     fn describe(&self) -> String {
-        let symmetry = match self.layout.symmetry {
-            Symmetry::Symmetric => "symmetric",
-            Symmetry::Asymmetric => "asymmetric",
-        };
         let clip = self.clip.map_or("", Clip::described);
-        format!("rtn {symmetry} g{}{clip}", self.layout.group)
+        format!("rtn {}{clip}", self.layout)
     }
 
     fn formats(&self, width: BitWidth) -> Vec<Format> {
-        vec![Format::Int { bits: width, group: self.layout.group, symmetry: self.layout.symmetry }]
+        vec![self.layout.format(width)]
     }
 
     fn quantize(

@@ -39,7 +39,7 @@ pub fn frontier_csv(frontier: &Frontier, plans: &[(String, &Plan)]) -> String {
         );
     }
     for (name, plan) in plans {
-        let bits = size(frontier.measure, plan);
+        let bits = plan.size(frontier.measure);
         let (per_weight, bytes) = (bits as f64 / frontier.weights as f64, bits.div_ceil(8));
         _ = writeln!(text, "{name},{bits},{per_weight:.6},{bytes},{:e},,,,", plan.cost());
     }
@@ -74,7 +74,7 @@ fn draw<'a>(svg: &'a mut String, frontier: &Frontier, plans: &[(String, &Plan)])
         .collect();
     let others: Vec<(f64, f64, bool)> = plans
         .iter()
-        .map(|(name, plan)| (per_weight(size(frontier.measure, plan)), plan.cost(), name == "exact"))
+        .map(|(name, plan)| (per_weight(plan.size(frontier.measure)), plan.cost(), name == "exact"))
         .filter(|&(_, cost, _)| cost > 0.0)
         .collect();
     let costs = || points.iter().map(|&(_, cost)| cost).chain(others.iter().map(|&(_, cost, _)| cost));
@@ -160,13 +160,4 @@ fn draw<'a>(svg: &'a mut String, frontier: &Frontier, plans: &[(String, &Plan)])
         .draw()?;
     chart.draw_series(LineSeries::new(prices, ShapeStyle::from(&PRICE).stroke_width(2)))?;
     area.present()
-}
-
-fn size(measure: Measure, plan: &Plan) -> u64 {
-    match measure {
-        Measure::StoredBits => plan.stored_bits(),
-        Measure::CodeBits => {
-            plan.choices().iter().map(|c| c.weights() * u64::from(c.format.bits().bits())).sum()
-        }
-    }
 }
