@@ -56,7 +56,7 @@ pub fn best_of_random<X: Examiner>(
     let first =
         walk::random_point(&space, &mut rng).ok_or(RefineError::NoRandomPlan { tries: walk::TRIES })?;
     let mut best = Stand::new(first);
-    let mut session = Session::new(Method::Random, examiner, split, progress)?;
+    let mut session = Session::new(Method::Random, examiner, split, progress, settings.plans)?;
     let mut run = || -> Result<Status, Halt<X::Error>> {
         best.probe = session.whole_probe(&space.plan(&best.places))?;
         session.before = best.measured();

@@ -62,7 +62,7 @@ pub fn choose<X: Examiner>(
     if candidates.is_empty() {
         return Err(RefineError::NoCandidates);
     }
-    let mut session = Session::new(Method::Choose, examiner, split, progress)?;
+    let mut session = Session::new(Method::Choose, examiner, split, progress, candidates.len())?;
     let mut measured: Vec<Vec<f64>> = Vec::with_capacity(candidates.len());
     let mut run = || -> Result<Status, Halt<X::Error>> {
         for (number, (_, plan)) in candidates.iter().enumerate() {

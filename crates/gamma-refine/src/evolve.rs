@@ -29,6 +29,7 @@ pub struct Stage {
 /// |---|---|---|---|---|
 /// | `generations` | 20 | 150 | | how often offspring are drawn |
 /// | `offspring` | 16 | 128 | positive | plans per generation |
+/// | `patience` | none | none | positive | generations in a row without a better plan before it ends |
 /// | `flips` | 3 | 3 | positive | most swaps between an offspring and its parent: the smaller one of two draws from 1 to this |
 /// | `stages` | 4 on 1/8, 2 on 1/2, 1 on 1 | 16 on 1/64, 4 on 1/8, 1 on 1 | see [`Stage`] | who survives on which share of the probe |
 /// | `seed` | 0 | | | of all draws |
@@ -41,6 +42,8 @@ pub struct EvolveSettings {
     pub generations: usize,
     /// Plans per generation.
     pub offspring: usize,
+    /// Generations in a row without a better plan before it ends; `None` for no such end.
+    pub patience: Option<usize>,
     /// Most swaps between an offspring and its parent.
     pub flips: usize,
     /// Who survives on which share of the probe.
@@ -52,7 +55,14 @@ pub struct EvolveSettings {
 impl Default for EvolveSettings {
     fn default() -> Self {
         let stages = [(4, 0.125), (2, 0.5), (1, 1.0)];
-        Self { generations: 20, offspring: 16, flips: 3, stages: stages.map(Stage::from).to_vec(), seed: 0 }
+        Self {
+            generations: 20,
+            offspring: 16,
+            patience: None,
+            flips: 3,
+            stages: stages.map(Stage::from).to_vec(),
+            seed: 0,
+        }
     }
 }
 
@@ -73,6 +83,7 @@ impl EvolveSettings {
 
     fn check<E: std::error::Error + 'static>(&self) -> Result<(), RefineError<E>> {
         setting("offspring", self.offspring, self.offspring > 0, "1 or more")?;
+        setting("patience", self.patience, self.patience != Some(0), "1 or more, or none")?;
         setting("flips", self.flips, self.flips > 0, "1 or more")?;
         let pairs = || self.stages.windows(2);
         let grow =
@@ -111,7 +122,7 @@ pub fn evolve<X: Examiner>(
     settings.check()?;
     let space = problem.space()?;
     let mut best = stand_at(problem, &space, start)?;
-    let mut session = Session::new(Method::Evolve, examiner, split, progress)?;
+    let mut session = Session::new(Method::Evolve, examiner, split, progress, settings.generations)?;
     let status = ended(run(&mut session, &space, &mut best, settings))?;
     Ok(session.outcome(&space, status, &best))
 }
@@ -127,7 +138,11 @@ fn run<X: Examiner>(
     // What is measured of a plan: the probe up to some window.
     let mut known: HashMap<Vec<usize>, Vec<f64>> =
         HashMap::from([(parent.places.clone(), parent.probe.clone())]);
+    let mut in_a_row = 0;
     for generation in 0..settings.generations {
+        if settings.patience == Some(in_a_row) {
+            return Ok(Status::OutOfPatience);
+        }
         session.round = generation;
         let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
         rng.set_stream(generation as u64);
@@ -153,8 +168,10 @@ fn run<X: Examiner>(
         let probe = known.get(&child).cloned().unwrap_or_default();
         if Estimate::of(&probe).mean >= Estimate::of(&parent.probe).mean {
             session.rejected += 1;
+            in_a_row += 1;
             continue;
         }
+        in_a_row = 0;
         parent = Stand { probe, ..Stand::new(child) };
         let plan = space.plan(&parent.places);
         parent.gate = session.gate(&plan)?;

@@ -25,8 +25,13 @@ pub enum Method {
 pub struct Step {
     /// The search.
     pub method: Method,
-    /// The round, generation or proposal, counted from 0.
+    /// The round, generation, proposal or plan, counted from 0.
     pub round: usize,
+    /// How many there can be; most searches end earlier.
+    pub rounds: usize,
+    /// Single moves measured in this round, and how many the round measures; zeros but for
+    /// [`recentre`](crate::recentre()).
+    pub moves: (usize, usize),
     /// What has been spent so far.
     pub spent: Spent,
     /// Mean of the windows just measured, in nats per token.

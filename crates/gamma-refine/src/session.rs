@@ -49,6 +49,8 @@ pub(crate) struct Session<'a, X: Examiner> {
     stopped: bool,
     pub(crate) spent: Spent,
     pub(crate) round: usize,
+    pub(crate) rounds: usize,
+    pub(crate) moves: (usize, usize),
     pub(crate) accepted: usize,
     pub(crate) rejected: usize,
     /// Lowest accepted mean on the gate.
@@ -84,6 +86,7 @@ impl<'a, X: Examiner> Session<'a, X> {
         examiner: &'a mut X,
         split: &'a Split,
         progress: &'a mut dyn Progress,
+        rounds: usize,
     ) -> Result<Self, RefineError<X::Error>> {
         split.check(examiner.windows())?;
         Ok(Self {
@@ -94,6 +97,8 @@ impl<'a, X: Examiner> Session<'a, X> {
             stopped: false,
             spent: Spent::default(),
             round: 0,
+            rounds,
+            moves: (0, 0),
             accepted: 0,
             rejected: 0,
             best: None,
@@ -136,6 +141,8 @@ impl<'a, X: Examiner> Session<'a, X> {
         let step = Step {
             method: self.method,
             round: self.round,
+            rounds: self.rounds,
+            moves: self.moves,
             spent: self.spent,
             measured: Estimate::of(&values).mean,
             gated,

@@ -173,3 +173,41 @@ fn more_random_plans_are_no_worse_and_use_the_budget() {
     });
     assert!(found[0] > 1.1 * found[1] && found[1] > 1.1 * found[2], "{found:?}");
 }
+
+#[test]
+fn evolution_without_success_runs_out_of_patience() {
+    let truth = llama(1, 1, &[2, 3, 4]);
+    let problem = Problem::new(&truth, ScoreKind::Loss, Budget::average_bits(3.0));
+    let best = solved(&problem);
+    let mut model = Formula::new(&truth, Damage::Additive, 16, 0.0);
+    let split = Split::halves(16).unwrap();
+    let settings = EvolveSettings { patience: Some(3), ..EvolveSettings::default() };
+    let found = evolve(&mut model, &split, &problem, &best, &settings, &mut go_on()).unwrap();
+    assert_eq!((found.report.status, found.report.accepted), (Status::OutOfPatience, 0));
+    assert_eq!(found.plan.choices(), best.choices());
+    // Three generations, and no plan measured twice.
+    assert!(found.report.spent.windows <= 16 + 3 * 36, "{:?}", found.report);
+}
+
+#[test]
+fn polishing_costs_a_fraction_of_evolution_for_the_same_gain() {
+    let (mut gains, mut costs) = ([0.0; 2], [0; 2]);
+    for seed in 0..6 {
+        let truth = llama(seed, 4, &[2, 3, 4, 5, 6, 8]);
+        let model = Formula::new(&truth, Damage::Joint(10.0), 32, 0.02);
+        let table = isolated(&model, &truth);
+        let problem = Problem::new(&table, ScoreKind::Loss, Budget::average_bits(2.5));
+        let plain = solved(&problem);
+        let split = Split::halves(32).unwrap();
+        let (polishing, evolution) = (PolishSettings::default(), EvolveSettings::default());
+        let found = [
+            polish(&mut model.clone(), &split, &problem, &plain, &polishing, &mut go_on()).unwrap(),
+            evolve(&mut model.clone(), &split, &problem, &plain, &evolution, &mut go_on()).unwrap(),
+        ];
+        for (at, found) in found.iter().enumerate() {
+            gains[at] += (model.truth(&plain) / model.truth(&found.plan)).ln();
+            costs[at] += found.report.spent.windows;
+        }
+    }
+    assert!(gains[0] > 0.9 * gains[1] && costs[0] < costs[1] / 3, "{gains:?} {costs:?}");
+}

@@ -177,7 +177,7 @@ fn check(seed: u64, search: Search, stop: Option<u64>) -> Result<(), TestCaseErr
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, max_global_rejects: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, max_global_rejects: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn every_search_keeps_its_promises(seed in any::<u64>()) {
@@ -255,7 +255,13 @@ fn recentring_measures_late_modules_first_and_settles_before() {
     let mut model = Formula::new(&truth, Damage::Additive, 4, 0.0);
     let problem = Problem::new(&truth, ScoreKind::Loss, Budget::average_bits(3.0));
     let start = Plan::uniform(&truth, BitWidth::B3).unwrap();
-    Search::Recentre.run(&mut model, &problem, &start, 0, &mut stop_after(40)).unwrap();
+    let mut seen = Vec::new();
+    let mut stop = stop_after(40);
+    let mut watch = |step: &Step| {
+        seen.push((step.round, step.rounds, step.moves));
+        stop(step)
+    };
+    Search::Recentre.run(&mut model, &problem, &start, 0, &mut watch).unwrap();
     assert_eq!(model.settled[0].choices(), start.choices());
     // After the plan itself on both parts, single moves.
     let moved: Vec<usize> = model.calls[2..]
@@ -270,6 +276,7 @@ fn recentring_measures_late_modules_first_and_settles_before() {
         .collect();
     assert_eq!((moved[0], moved.len()), (20, 38));
     assert!(moved.is_sorted_by(|a, b| a >= b), "{moved:?}");
+    assert_eq!((seen[0], seen[2], seen[39]), ((0, 3, (0, 0)), (0, 3, (1, 42)), (0, 3, (38, 42))));
 }
 
 #[test]

@@ -128,6 +128,7 @@ fn settings_out_of_range_are_refused_by_name() {
     let stages = |stages: &[(usize, f64)]| stages.iter().copied().map(Stage::from).collect::<Vec<_>>();
     for (name, settings) in [
         ("offspring", EvolveSettings { offspring: 0, ..good.clone() }),
+        ("patience", EvolveSettings { patience: Some(0), ..good.clone() }),
         ("flips", EvolveSettings { flips: 0, ..good.clone() }),
         ("stages", EvolveSettings { stages: stages(&[(2, 1.0)]), ..good.clone() }),
         ("stages", EvolveSettings { stages: stages(&[(1, 0.5), (2, 0.7), (1, 1.0)]), ..good }),

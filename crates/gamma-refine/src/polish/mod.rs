@@ -84,7 +84,7 @@ pub fn polish<X: Examiner>(
     settings.check()?;
     let space = problem.space()?;
     let mut stand = stand_at(problem, &space, start)?;
-    let mut session = Session::new(Method::Polish, examiner, split, progress)?;
+    let mut session = Session::new(Method::Polish, examiner, split, progress, settings.proposals)?;
     let status = ended(run(&mut session, &space, &mut stand, settings))?;
     Ok(session.outcome(&space, status, &stand))
 }

@@ -124,7 +124,7 @@ pub fn recentre<X: Examiner>(
         context: None,
         history: Vec::new(),
     };
-    let mut session = Session::new(Method::Recentre, examiner, split, progress)?;
+    let mut session = Session::new(Method::Recentre, examiner, split, progress, settings.rounds)?;
     let status = ended(work.run(&mut session, settings))?;
     let outcome = session.outcome(&space, status, &work.stand);
     let Work { context, history, .. } = work;

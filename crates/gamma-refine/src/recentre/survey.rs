@@ -34,19 +34,26 @@ pub(super) fn around<X: Examiner>(
     let unmeasured = |group| vec![None; space.places_of(group)];
     let mut changes: Vec<Vec<Option<Estimate>>> = (0..space.len()).map(unmeasured).collect();
     let mut places = stand.places.clone();
+    let reachable = |group: usize, own: usize| {
+        let last = (own + reach).min(space.places_of(group) - 1);
+        (own.saturating_sub(reach)..=last).filter(move |&place| place != own)
+    };
+    let total = places.iter().enumerate().map(|(group, &own)| reachable(group, own).count()).sum();
+    session.moves = (0, total);
     // Groups stand in the order of their first modules. From the last one on, two plans in a row
     // agree up to the earlier of the two modules that differ from the centre, and it is the
     // *second* plan that has the earlier one: a chain of states needs no repair before it.
     for group in (0..space.len()).rev() {
         let own = stand.places[group];
         changes[group][own] = Some(Estimate { mean: 0.0, std_error: 0.0, windows: stand.probe.len() });
-        let last = (own + reach).min(space.places_of(group) - 1);
-        for place in (own.saturating_sub(reach)..=last).filter(|&place| place != own) {
+        for place in reachable(group, own) {
             places[group] = place;
+            session.moves.0 += 1;
             let moved = session.whole_probe(&space.plan(&places))?;
             changes[group][place] = Some(Estimate::paired(&stand.probe, &moved));
         }
         places[group] = own;
     }
+    session.moves = (0, 0);
     Ok(Survey { centre: Estimate::of(&stand.probe), places, changes })
 }

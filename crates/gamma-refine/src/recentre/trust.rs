@@ -4,8 +4,9 @@ use gamma_ilp::{ProjectError, Space};
 
 use super::{RecentreSettings, survey::Survey};
 
-/// Bisections of the price of a change.
-const BISECTIONS: usize = 16;
+/// Bisections of the price of a change, on a logarithmic scale, and the range that they search.
+const BISECTIONS: usize = 10;
+const RANGE: f64 = 1e6;
 
 /// A plan that the measured costs suggest.
 pub(super) struct Suggestion {
@@ -59,13 +60,16 @@ pub(super) fn steps(
         if most == 0 {
             break;
         }
-        let (mut low, mut high) = (0.0, prohibitive);
+        let (mut low, mut high) = (prohibitive / RANGE, prohibitive);
         let mut found: Option<Suggestion> = None;
         for _ in 0..BISECTIONS {
-            let price = f64::midpoint(low, high);
+            let price = (low * high).sqrt();
             match solve(price)?.filter(|suggestion| suggestion.changed <= most) {
                 Some(few) => (high, found) = (price, Some(few)),
                 None => low = price,
+            }
+            if found.as_ref().is_some_and(|few| few.changed == most) {
+                break;
             }
         }
         suggestions.extend(found);

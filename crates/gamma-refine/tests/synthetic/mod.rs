@@ -29,9 +29,8 @@ pub enum Damage {
 #[derive(Clone, Debug)]
 pub struct Formula {
     pub damage: Damage,
-    /// Error of each module under each format.
-    pub errors: HashMap<(ModuleName, Format), f64>,
-    order: Vec<ModuleName>,
+    /// Position of each module, and its error under each format.
+    errors: HashMap<ModuleName, (usize, Vec<(Format, f64)>)>,
     pub windows: usize,
     /// Relative noise that differs from window to window and from plan to plan.
     pub noise: f64,
@@ -43,26 +42,32 @@ pub struct Formula {
 impl Formula {
     /// The costs of `truth` are the errors.
     pub fn new(truth: &ScoreTable, damage: Damage, windows: usize, noise: f64) -> Self {
-        let options = truth.modules().iter().flat_map(|m| m.options.iter().map(move |o| (m, o)));
-        let errors = options.map(|(m, o)| ((m.name.clone(), o.format.clone()), o.cost)).collect();
-        let order = truth.modules().iter().map(|module| module.name.clone()).collect();
-        Self { damage, errors, order, windows, noise, calls: Vec::new(), settled: Vec::new() }
+        let options = |module: &ModuleScores| -> Vec<(Format, f64)> {
+            module.options.iter().map(|option| (option.format.clone(), option.cost)).collect()
+        };
+        let modules = truth.modules().iter().enumerate();
+        let errors = modules.map(|(at, module)| (module.name.clone(), (at, options(module)))).collect();
+        Self { damage, errors, windows, noise, calls: Vec::new(), settled: Vec::new() }
     }
 
     /// The divergence without noise. Modules that the plan leaves out are in full precision.
     pub fn truth(&self, plan: &Plan) -> f64 {
-        let error = |name: &ModuleName| {
-            plan.choice(name).map_or(0.0, |choice| self.errors[&(name.clone(), choice.format.clone())])
+        let error = |choice: &gamma_core::Choice| {
+            let (at, options) = &self.errors[&choice.name];
+            let own = options.iter().find(|(format, _)| *format == choice.format).expect("an option");
+            (*at, own.1)
         };
-        let sum = |names: &[ModuleName]| names.iter().map(error).sum::<f64>();
+        let errors = || plan.choices().iter().map(error);
+        let sum: f64 = errors().map(|(_, error)| error).sum();
         match self.damage {
-            Damage::Additive => sum(&self.order),
+            Damage::Additive => sum,
             Damage::Joint(strength) => {
-                sum(&self.order) + strength * sum(&self.order[self.order.len() / 2..]).powi(2)
+                let late = errors().filter(|(at, _)| *at >= self.errors.len() / 2);
+                sum + strength * late.map(|(_, error)| error).sum::<f64>().powi(2)
             }
-            Damage::Root => sum(&self.order).sqrt(),
+            Damage::Root => sum.sqrt(),
             Damage::Saturating => {
-                let kept: f64 = self.order.iter().map(|name| 1.0 - error(name).min(1.0) * 0.9).product();
+                let kept: f64 = errors().map(|(_, error)| 1.0 - error.min(1.0) * 0.9).product();
                 5.0 * (1.0 - kept)
             }
         }
