@@ -3,11 +3,13 @@
 
 mod synthetic;
 
+use std::ops::Range;
+
 use gamma_core::{BitWidth, Budget, Plan, ScoreKind};
 use gamma_ilp::{Limits, Problem};
 use gamma_refine::{
-    EvolveSettings, PolishSettings, RandomSettings, RecentreSettings, Split, Status, best_of_random, evolve,
-    polish, recentre,
+    EvolveSettings, Examiner, PolishSettings, RandomSettings, RecentreSettings, Split, Status,
+    best_of_random, evolve, polish, recentre,
 };
 use synthetic::{Damage, Formula, bits, go_on, isolated, llama, recost};
 
@@ -210,4 +212,47 @@ fn polishing_costs_a_fraction_of_evolution_for_the_same_gain() {
         }
     }
     assert!(gains[0] > 0.9 * gains[1] && costs[0] < costs[1] / 3, "{gains:?} {costs:?}");
+}
+
+#[test]
+fn recentring_takes_a_smaller_step_where_all_changes_at_once_do_harm() {
+    /// Every module at 4 bits helps by itself; many of them do harm, as the square of their number.
+    struct Crowded;
+    impl Examiner for Crowded {
+        type Error = std::convert::Infallible;
+
+        fn windows(&self) -> usize {
+            4
+        }
+
+        fn divergence(&mut self, plan: &Plan, windows: Range<usize>) -> Result<Vec<f64>, Self::Error> {
+            let (mut gain, mut n_wide) = (0.0, 0.0);
+            for (at, choice) in plan.choices().iter().enumerate() {
+                match choice.format.bits() {
+                    BitWidth::B4 => (gain, n_wide) = (gain + 0.1 + 0.005 * at as f64, n_wide + 1.0),
+                    BitWidth::B2 => gain -= 1.0,
+                    _ => {}
+                }
+            }
+            Ok(windows.map(|_| 5.0 - gain + 0.02 * n_wide * n_wide).collect())
+        }
+    }
+    let table = llama(0, 2, &[2, 3, 4]);
+    let problem = Problem::new(&table, ScoreKind::Loss, Budget::average_bits(4.0));
+    let start = Plan::uniform(&table, BitWidth::B3).unwrap();
+    let split = Split::halves(4).unwrap();
+    let run = |halvings: usize| {
+        let settings = RecentreSettings { rounds: 1, halvings, ..RecentreSettings::default() };
+        recentre(&mut Crowded, &split, &problem, &start, &settings, &mut go_on()).unwrap()
+    };
+    // All 14 at once: 1.855 better and 3.92 worse.
+    let all = run(0);
+    assert_eq!((all.history[0].changed, all.history[0].accepted), (14, false));
+    assert!(all.history[0].predicted < 0.0 && all.history[0].probe.unwrap().mean > 2.0);
+    assert_eq!((all.report.accepted, all.report.rejected), (0, 1));
+    // A quarter of them are the last three: 0.48 better and 0.18 worse.
+    let few = run(2);
+    assert_eq!(bits(&few.plan), [3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4]);
+    assert!((few.history[0].gate.unwrap().mean + 0.3).abs() < 1e-9);
+    assert_eq!((few.report.accepted, few.report.rejected), (1, 2));
 }
