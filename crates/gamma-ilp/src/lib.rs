@@ -38,7 +38,8 @@
 //! [`Problem`] adds what engines and users ask for: modules that share a format, pins and ranges by
 //! pattern, exclusions, counts, several budgets at once, any linear constraint, nearness to an older
 //! plan. It also gives the [`top`](Problem::top) plans, the whole [`frontier`](Problem::frontier) of
-//! cost against size, and [explains](Problem::explain) a choice. Where no plan fits, the error
+//! cost against size, and [explains](Problem::explain) a choice. A search that measures plans moves
+//! through the [`Space`] of a problem. Where no plan fits, the error
 //! states the smallest budget that would do and which constraints hold it there.
 //!
 //! # Two solvers
@@ -79,6 +80,7 @@ mod program;
 mod row;
 mod rules;
 mod solve;
+mod space;
 mod top;
 mod window;
 
@@ -91,6 +93,7 @@ use instance::Instance;
 pub use limits::{Limits, Solver};
 pub use problem::{Change, Problem};
 pub use rules::{Engine, Pattern, Rule, RuleError, Ties, Which};
+pub use space::Space;
 use window::Window;
 
 /// The cheapest plan of `table` within `budget`: [`Problem::solve`] without further constraints.

@@ -43,6 +43,21 @@ impl Joints {
             && self.distinct.as_ref().is_none_or(|distinct| distinct.holds(instance, places))
     }
 
+    /// The same for an instance of which only the items at `kept` are left.
+    pub(crate) fn restricted(&self, kept: &[usize]) -> Self {
+        let row = |row: &Row| Row {
+            label: row.label.clone(),
+            coefficients: kept.iter().map(|&item| row.coefficients[item]).collect(),
+            ..*row
+        };
+        let distinct = |distinct: &Distinct| Distinct {
+            label: distinct.label.clone(),
+            formats: kept.iter().map(|&item| distinct.formats[item]).collect(),
+            ..*distinct
+        };
+        Self { rows: self.rows.iter().map(row).collect(), distinct: self.distinct.as_ref().map(distinct) }
+    }
+
     pub(crate) fn labels(&self) -> Vec<String> {
         let rows = self.rows.iter().map(|row| row.label.clone());
         rows.chain(self.distinct.iter().map(|distinct| distinct.label.clone())).collect()

@@ -6,7 +6,9 @@ use gamma_core::{Certificate, Plan, ScoreKind};
 
 #[cfg(feature = "highs")]
 use crate::highs;
-use crate::{Instance, Limits, ProjectError, Solver, Window, instance::Item, knapsack, program::Program};
+use crate::{
+    Instance, Limits, ProjectError, Solver, Window, instance::Item, knapsack, program::Program, row::Joints,
+};
 
 /// Places of items, one per group, and how much cheaper another plan could be.
 #[derive(Clone, Debug)]
@@ -37,7 +39,8 @@ pub(crate) fn best(
     for window in filling.into_iter().flatten() {
         let start = Instant::now();
         // Half of what is left, so that there is time for the next window.
-        let found = within(program, &program.instance, window, &limits.time_limit(limits.time_limit / 2));
+        let found =
+            within(&program.joints, &program.instance, window, &limits.time_limit(limits.time_limit / 2));
         limits.time_limit = limits.time_limit.saturating_sub(start.elapsed());
         match found {
             Ok(Some((answer, solver))) => return Ok(Some(Found { answer, window, solver })),
@@ -46,52 +49,52 @@ pub(crate) fn best(
         }
     }
     let window = Window::up_to(program.limit.bits);
-    let found = within(program, &program.instance, window, &limits)?;
+    let found = within(&program.joints, &program.instance, window, &limits)?;
     Ok(found.map(|(answer, solver)| Found { answer, window, solver }))
 }
 
-/// The cheapest plan within `window`. `instance` is that of the program, or one with other costs.
+/// The cheapest plan of `instance` within `window` that keeps `joints`.
 pub(crate) fn within(
-    program: &Program<'_>,
+    joints: &Joints,
     instance: &Instance,
     window: Window,
     limits: &Limits,
 ) -> Result<Option<(Answer, &'static str)>, ProjectError> {
     if limits.solver == Solver::Highs {
-        return general(program, instance, window, limits);
+        return general(joints, instance, window, limits);
     }
     let Some(answer) = knapsack::solve(instance, window, limits) else {
         return Ok(None);
     };
     // What is best among more plans, is best among these as well.
-    if program.joints.hold(instance, &answer.picks) {
+    if joints.hold(instance, &answer.picks) {
         return Ok(Some((answer, "knapsack")));
     }
     match limits.solver {
-        Solver::Knapsack => Err(ProjectError::NotAKnapsack { constraints: program.joints.labels() }),
-        _ => general(program, instance, window, limits),
+        Solver::Knapsack => Err(ProjectError::NotAKnapsack { constraints: joints.labels() }),
+        _ => general(joints, instance, window, limits),
     }
 }
 
 #[cfg(feature = "highs")]
 fn general(
-    program: &Program<'_>,
+    joints: &Joints,
     instance: &Instance,
     window: Window,
     limits: &Limits,
 ) -> Result<Option<(Answer, &'static str)>, ProjectError> {
-    let general = highs::General { instance, window, joints: &program.joints };
+    let general = highs::General { instance, window, joints };
     Ok(highs::solve(&general, limits)?.map(|answer| (answer, "highs")))
 }
 
 #[cfg(not(feature = "highs"))]
 fn general(
-    program: &Program<'_>,
+    joints: &Joints,
     _instance: &Instance,
     _window: Window,
     _limits: &Limits,
 ) -> Result<Option<(Answer, &'static str)>, ProjectError> {
-    Err(ProjectError::NoHighs { constraints: program.joints.labels() })
+    Err(ProjectError::NoHighs { constraints: joints.labels() })
 }
 
 /// Size of the smallest plan that obeys everything but the budget, or `None` where there is none.
@@ -115,7 +118,7 @@ pub(crate) fn narrowest(
         let above = |size: u64| ((size - items[0].size) / unit) as f64;
         sized.push(items.iter().map(|item| Item { size: item.size, cost: above(item.size) }));
     }
-    let Some((answer, _)) = within(program, &sized, Window::up_to(instance.widest()), limits)? else {
+    let Some((answer, _)) = within(&program.joints, &sized, Window::up_to(instance.widest()), limits)? else {
         return Ok(None);
     };
     let size = instance.size(&answer.picks);

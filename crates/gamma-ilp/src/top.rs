@@ -33,7 +33,7 @@ pub(crate) fn cheapest(
         program.joints.rows.push(Row::all_but(&program.instance, &answer.picks));
         plans.push(solve::certified(&program, &Found { answer, window, solver }));
         if plans.len() < count {
-            next = solve::within(&program, &program.instance, window, limits)?;
+            next = solve::within(&program.joints, &program.instance, window, limits)?;
         }
     }
     Ok(plans)

@@ -1,0 +1,145 @@
+//! Costs that were measured around a plan, and what they say about neighbouring budgets.
+
+use gamma_core::{ModuleName, ScoreTable, ScoreTableError};
+
+/// How far, in stored bits per weight, the costs around one plan are trusted.
+pub const CONTEXT_REACH: f64 = 0.5;
+
+/// Costs in the context of one plan: what [`recentre`](crate::recentre()) measured around it.
+///
+/// Worth keeping beside the table they refine. Where another budget is near, [`blend`] brings them
+/// in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Context {
+    /// Size of the plan that the costs were measured around, in bits.
+    pub stored_bits: u64,
+    /// Changes of the divergence, in nats per token, on top of each module's share of it.
+    pub table: ScoreTable,
+}
+
+/// Why tables cannot be blended.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BlendError {
+    /// A context of another number of modules.
+    #[error("the context at {stored_bits} bits has {found} modules, the table {expected}")]
+    Length {
+        /// Names the context.
+        stored_bits: u64,
+        /// Modules of the context.
+        found: usize,
+        /// Modules of the table.
+        expected: usize,
+    },
+    /// A context of other modules or options.
+    #[error(
+        "the context at {stored_bits} bits and the table differ in name, shape or options of module `{module}`; measure it \
+         again with this table"
+    )]
+    Module {
+        /// Names the context.
+        stored_bits: u64,
+        /// The first module of the table that differs.
+        module: ModuleName,
+    },
+    /// The blend is no table.
+    #[error(transparent)]
+    Table(#[from] ScoreTableError),
+}
+
+/// The costs for plans of `target_stored_bits` bits: those of `base`, and those of every context in
+/// so far as it is near.
+///
+/// With `d_c` the distance of context `c` from the target in stored bits per weight and
+/// `h =` [`CONTEXT_REACH`],
+///
+/// ```text
+/// K       = max_c (1 - d_c / h)₊                       how much contexts count at all
+/// w_c     = ((h - d_c)₊ / (h d_c))²                    which of them, modified Shepard weights
+/// cost    = (1 - K) s base + K Σ_c w_c context_c / Σ_c w_c
+/// ```
+///
+/// so that a context counts alone at its own budget, the base alone beyond the reach of all, and
+/// nothing jumps in between (Franke and Nielson 1980 for the weights). `base` may be in other units
+/// than nats: `s` is the median over modules and contexts of the ratio of ranges, cost of the
+/// narrowest option less that of the widest one.
+///
+/// A module's costs differ from table to table by a constant as well, its share of the divergence.
+/// That changes no plan, only what a plan is said to cost.
+///
+/// # Errors
+/// [`BlendError`] if a context was measured with other modules or options.
+pub fn blend(
+    base: &ScoreTable,
+    contexts: &[Context],
+    target_stored_bits: u64,
+) -> Result<ScoreTable, BlendError> {
+    for context in contexts {
+        check(base, context)?;
+    }
+    let distance =
+        |context: &Context| context.stored_bits.abs_diff(target_stored_bits) as f64 / base.weights() as f64;
+    let near: Vec<(&Context, f64)> =
+        contexts.iter().map(|c| (c, distance(c))).filter(|&(_, d)| d < CONTEXT_REACH).collect();
+    let Some(closest) = near.iter().map(|&(_, d)| d).reduce(f64::min) else { return Ok(base.clone()) };
+    let trust = 1.0 - closest / CONTEXT_REACH;
+    // At a distance of zero the weight is infinite: only its like count then.
+    let weight = |d: f64| match (closest == 0.0, d == 0.0) {
+        (true, own) => f64::from(u8::from(own)),
+        (false, _) => ((CONTEXT_REACH - d) / (CONTEXT_REACH * d)).powi(2),
+    };
+    let total: f64 = near.iter().map(|&(_, d)| weight(d)).sum();
+    let shares: Vec<(f64, &ScoreTable)> =
+        near.iter().map(|&(context, d)| (trust * weight(d) / total, &context.table)).collect();
+    let own = (1.0 - trust) * scale(base, near.iter().map(|(context, _)| &context.table));
+
+    let mut modules = base.modules().to_vec();
+    for (row, module) in modules.iter_mut().enumerate() {
+        for (column, option) in module.options.iter_mut().enumerate() {
+            let mut square = (own * option.std_error.unwrap_or(0.0)).powi(2);
+            let mut known = option.std_error.is_some() || own == 0.0;
+            option.cost *= own;
+            for &(share, table) in &shares {
+                let other = &table.modules()[row].options[column];
+                option.cost += share * other.cost;
+                square += (share * other.std_error.unwrap_or(0.0)).powi(2);
+                known &= other.std_error.is_some() || share == 0.0;
+            }
+            option.std_error = known.then_some(square.sqrt());
+        }
+    }
+    Ok(ScoreTable::new(modules)?)
+}
+
+fn check(base: &ScoreTable, context: &Context) -> Result<(), BlendError> {
+    let (stored_bits, own) = (context.stored_bits, context.table.modules());
+    if own.len() != base.modules().len() {
+        return Err(BlendError::Length { stored_bits, found: own.len(), expected: base.modules().len() });
+    }
+    let differs = |(a, b): &(&gamma_core::ModuleScores, &gamma_core::ModuleScores)| {
+        let options = |m: &gamma_core::ModuleScores| -> Vec<_> {
+            m.options.iter().map(|option| (option.format.clone(), option.stored_bits)).collect()
+        };
+        a.name != b.name || a.shape != b.shape || options(a) != options(b)
+    };
+    match base.modules().iter().zip(own).find(differs) {
+        Some((module, _)) => Err(BlendError::Module { stored_bits, module: module.name.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// What turns costs of `base` into nats: the median ratio of ranges, 1 where there is none.
+fn scale<'t>(base: &ScoreTable, contexts: impl Iterator<Item = &'t ScoreTable>) -> f64 {
+    let range = |module: &gamma_core::ModuleScores| {
+        module.options[0].cost - module.options[module.options.len() - 1].cost
+    };
+    let mut ratios: Vec<f64> = contexts
+        .flat_map(|table| base.modules().iter().zip(table.modules()))
+        .map(|(base, context)| (range(base), range(context)))
+        .filter(|&(base, context)| base > 0.0 && context > 0.0)
+        .map(|(base, context)| context / base)
+        .filter(|ratio| ratio.is_finite())
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios.get(ratios.len() / 2).copied().unwrap_or(1.0)
+}
