@@ -1,7 +1,7 @@
 """Golden values from Hugging Face transformers, an implementation outside this project.
 
     python make_logits.py            # everything
-    python make_logits.py random     # only qwen2-random and llama3-random
+    python make_logits.py random     # only qwen2-random, llama3-random and qwen3-random
     python make_logits.py fable      # only the fable fixture
 
 Made with torch 2.13.0, transformers 5.23.0, tokenizers 0.23.3, safetensors 0.8.0, Python 3.11.
@@ -17,7 +17,15 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 HERE = Path(__file__).resolve().parent
 FABLE = HERE.parent / "fixtures" / "fable"
@@ -112,6 +120,26 @@ def make_llama3():
 
 
 @torch.no_grad()
+def make_qwen3():
+    """Heads wider than the hidden size over their number, and biases, which published models lack:
+    they tell a norm before the bias from one after it."""
+    folder = HERE / "qwen3-random"
+    rope = {"rope_type": "default", "rope_theta": 1e6}
+    model = Qwen3ForCausalLM(Qwen3Config(**TINY, head_dim=16, attention_bias=True, rope_parameters=rope))
+    randomize(model, seed=5)
+    model.bfloat16().save_pretrained(folder)
+    ids, logits = save_logits(folder, 48, seed=6)
+
+    plain = load(folder)
+    for layer in plain.model.layers:
+        layer.self_attn.q_norm.weight.fill_(1.0)
+        layer.self_attn.k_norm.weight.fill_(1.0)
+    difference = (plain(ids).logits - logits).abs()
+    print(f"  without weights of q_norm and k_norm logits differ by {difference.mean():.4f} on average")
+    assert difference.mean() > 0.05
+
+
+@torch.no_grad()
 def make_fable(window=256):
     model = load(FABLE)
     text = (FABLE / "evaluation.txt").read_bytes().decode("utf-8")
@@ -156,5 +184,6 @@ if __name__ == "__main__":
     if what in ("all", "random"):
         make_qwen2()
         make_llama3()
+        make_qwen3()
     if what in ("all", "fable"):
         make_fable()

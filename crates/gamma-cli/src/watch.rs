@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::Context;
-use gamma::{Event, Progress, Run, model::ROLES};
+use gamma::{Event, Progress, Run};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Shows what happens on standard error; stops the run after Ctrl-C.
@@ -80,7 +80,8 @@ impl Watch {
 /// Says which model was opened.
 pub fn introduce(run: &Run) {
     let config = run.config();
-    let (blocks, modules) = (config.blocks, ROLES.len() * config.blocks);
+    let blocks = config.blocks;
+    let modules: usize = (0..blocks).map(|block| config.modules(block).len()).sum();
     note!(
         "{}: {blocks} blocks, {modules} modules, hidden size {}",
         config.architecture.name(),

@@ -2,38 +2,35 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{
-    Device, Tensor, TensorData,
-    activation::{silu, softmax},
-};
+use burn::tensor::{Device, Tensor, TensorData, activation::silu};
 use safetensors::Dtype;
 
-use crate::{Checkpoint, Config, ModelError, Module, positions::Positions, sample::Past};
+use crate::{
+    Checkpoint, Config, ModelError, Module, attention::Attention, positions::Positions, sample::Past,
+};
 
 /// A decoder block with its weights on a device.
 ///
-/// The seven linear weights can be replaced call by call, which is all that quantization changes.
-/// Norms change only by [`rescale`](Self::rescale), biases never.
+/// The linear weights can be replaced call by call, which is all that quantization changes. Those two
+/// norms that can take up scales change only by [`rescale`](Self::rescale); other norms and biases
+/// never change.
 #[derive(Clone, Debug)]
 pub struct Block {
-    modules: [Module; 7],
-    weights: Vec<Tensor<2>>, // in the order of `ROLES`, each [out_features, in_features]
+    modules: Vec<Module>,
+    weights: Vec<Tensor<2>>, // in the order of `modules`, each [out_features, in_features]
     biases: Vec<Option<Tensor<1>>>, // likewise
     attention_norm: Tensor<1>,
     mlp_norm: Tensor<1>,
     /// The types of both norms in the checkpoint.
     norm_dtypes: [Dtype; 2],
-    positions: Arc<Positions>,
-    shape: Heads,
+    norm_eps: f64,
+    attention: Attention,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Heads {
-    queries: usize,
-    keys: usize,
-    dim: usize,
-    norm_eps: f64,
-}
+/// What a tap is given: the position of a module in [`Block::modules`], its input, shape
+/// `[batch, tokens, in_features]`, and its output with the bias added, shape
+/// `[batch, tokens, out_features]`. It answers with the output to go on with, of the same shape.
+pub type Tap<'a> = &'a mut dyn FnMut(usize, &Tensor<3>, Tensor<3>) -> Tensor<3>;
 
 impl Block {
     pub(crate) fn load(
@@ -63,20 +60,15 @@ impl Block {
             norm_dtypes: [checkpoint.dtype(&names[0])?, checkpoint.dtype(&names[1])?],
             attention_norm: norm(&names[0])?,
             mlp_norm: norm(&names[1])?,
-            positions,
-            shape: Heads {
-                queries: config.heads,
-                keys: config.kv_heads,
-                dim: config.head_dim,
-                norm_eps: config.norm_eps,
-            },
+            norm_eps: config.norm_eps,
+            attention: Attention::load(config, number, positions, &vector)?,
             modules,
         })
     }
 
-    /// Names and shapes of the seven linear modules.
+    /// Names and shapes of the linear modules, in the order of [`Config::modules`].
     #[must_use]
-    pub fn modules(&self) -> &[Module; 7] {
+    pub fn modules(&self) -> &[Module] {
         &self.modules
     }
 
@@ -92,7 +84,7 @@ impl Block {
     /// [`ModelError::ModuleShape`] if the shape differs.
     ///
     /// # Panics
-    /// If `slot` is not below seven.
+    /// If there is no module `slot`.
     pub fn replace(&mut self, slot: usize, weight: Tensor<2>) -> Result<(), ModelError> {
         let module = &self.modules[slot];
         if weight.dims() != module.shape {
@@ -129,7 +121,7 @@ impl Block {
 
     /// Whether every query head has a key head of its own.
     pub(crate) fn keys_are_queries(&self) -> bool {
-        self.shape.queries == self.shape.keys
+        self.attention.keys_are_queries()
     }
 
     /// The block's output for `hidden`, shape `[batch, tokens, hidden_size]`.
@@ -141,31 +133,46 @@ impl Block {
         self.forward_with(&self.weights, hidden)
     }
 
-    /// The same with other linear weights, in the order of [`ROLES`](crate::ROLES).
+    /// The same with other linear weights, in the order of [`modules`](Self::modules).
     ///
     /// # Panics
-    /// If there are not seven weights, or more tokens than the context that the decoder was loaded for.
+    /// If there is not one weight per module, or more tokens than the context that the decoder was
+    /// loaded for.
     #[must_use]
     pub fn forward_with(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Tensor<3> {
-        self.observe(weights, hidden, |_, _| ())
+        self.run(weights, hidden, None, &mut |_, _, y| y)
     }
 
     /// The same, showing the input of each module (`[batch, tokens, in_features]`) to `see`.
     ///
     /// # Panics
-    /// If there are not seven weights, or more tokens than the context that the decoder was loaded for.
+    /// Where [`forward_with`](Self::forward_with) does.
     pub fn observe(
         &self,
         weights: &[Tensor<2>],
         hidden: Tensor<3>,
-        see: impl FnMut(usize, &Tensor<3>),
+        mut see: impl FnMut(usize, &Tensor<3>),
     ) -> Tensor<3> {
-        self.run(weights, hidden, None, see)
+        self.forward_tapped(weights, hidden, &mut |slot, x, y| {
+            see(slot, x);
+            y
+        })
+    }
+
+    /// The same, with every module's output as `tap` returns it, who is called once per module.
+    ///
+    /// Whoever adds a tensor of zeros that requires its gradient learns the gradient in a module's
+    /// output, and with the input that in its weight, from one backward pass.
+    ///
+    /// # Panics
+    /// Where [`forward_with`](Self::forward_with) does, and if `tap` changes a shape.
+    pub fn forward_tapped(&self, weights: &[Tensor<2>], hidden: Tensor<3>, tap: Tap<'_>) -> Tensor<3> {
+        self.run(weights, hidden, None, tap)
     }
 
     /// The output for tokens that follow those in `past`, which they join.
     pub(crate) fn continue_from(&self, past: &mut Past, hidden: Tensor<3>) -> Tensor<3> {
-        self.run(&self.weights, hidden, Some(past), |_, _| ())
+        self.run(&self.weights, hidden, Some(past), &mut |_, _, y| y)
     }
 
     fn run(
@@ -173,43 +180,22 @@ impl Block {
         weights: &[Tensor<2>],
         hidden: Tensor<3>,
         past: Option<&mut Past>,
-        mut see: impl FnMut(usize, &Tensor<3>),
+        tap: Tap<'_>,
     ) -> Tensor<3> {
         assert_eq!(weights.len(), self.modules.len(), "one weight per module");
         let mut linear = |slot: usize, x: &Tensor<3>| {
-            see(slot, x);
-            linear(x.clone(), &weights[slot], self.biases[slot].as_ref())
+            let y = linear(x.clone(), &weights[slot], self.biases[slot].as_ref());
+            let shape = y.dims();
+            let y = tap(slot, x, y);
+            assert_eq!(y.dims(), shape, "a tap keeps the shape of `{}`", self.modules[slot].name);
+            y
         };
-        let x = rms_norm(hidden.clone(), &self.attention_norm, self.shape.norm_eps);
+        let x = rms_norm(hidden.clone(), &self.attention_norm, self.norm_eps);
         let (q, k, v) = (linear(0, &x), linear(1, &x), linear(2, &x));
-        let hidden = hidden + linear(3, &self.attend(q, k, v, past));
-        let x = rms_norm(hidden.clone(), &self.mlp_norm, self.shape.norm_eps);
+        let hidden = hidden + linear(3, &self.attention.attend(q, k, v, past));
+        let x = rms_norm(hidden.clone(), &self.mlp_norm, self.norm_eps);
         let gated = silu(linear(4, &x)) * linear(5, &x);
         hidden + linear(6, &gated)
-    }
-
-    /// Causal attention; `q` is `[batch, tokens, queries * dim]`, `k` and `v` likewise with `keys`.
-    fn attend(&self, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, past: Option<&mut Past>) -> Tensor<3> {
-        let Heads { queries, keys, dim, .. } = self.shape;
-        let [batch, tokens, _] = q.dims();
-        let shared = queries / keys; // query heads per key head
-        let before = past.as_ref().and_then(|past| past.seen.as_ref()).map_or(0, |(k, _)| k.dims()[2]);
-        let split = |x: Tensor<3>, heads: usize| x.reshape([batch, tokens, heads, dim]).swap_dims(1, 2);
-        let q = self.positions.rotate(split(q, queries), before) / (dim as f64).sqrt();
-        let mut k = self.positions.rotate(split(k, keys), before);
-        let mut v = split(v, keys);
-        if let Some(past) = past {
-            if let Some((old_k, old_v)) = past.seen.take() {
-                k = Tensor::cat(vec![old_k, k], 2);
-                v = Tensor::cat(vec![old_v, v], 2);
-            }
-            past.seen = Some((k.clone(), v.clone()));
-        }
-        // Query heads that share a key head are stacked as rows: keys need not be repeated.
-        let q = q.reshape([batch, keys, shared * tokens, dim]);
-        let scores = q.matmul(k.swap_dims(2, 3)) + self.positions.mask(shared, before, tokens);
-        let mixed = softmax(scores, 3).matmul(v); // [batch, keys, shared * tokens, dim]
-        mixed.reshape([batch, queries, tokens, dim]).swap_dims(1, 2).reshape([batch, tokens, queries * dim])
     }
 }
 
@@ -229,8 +215,8 @@ fn linear(x: Tensor<3>, w: &Tensor<2>, bias: Option<&Tensor<1>>) -> Tensor<3> {
     }
 }
 
-/// `x / sqrt(mean(x²) + eps) * weight` over the last dimension.
-pub(crate) fn rms_norm(x: Tensor<3>, weight: &Tensor<1>, eps: f64) -> Tensor<3> {
-    let scale = (x.clone().square().mean_dim(2) + eps).sqrt().recip();
+/// `x / sqrt(mean(x²) + eps) * weight` over the last dimension, which `weight` has the length of.
+pub(crate) fn rms_norm<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, eps: f64) -> Tensor<D> {
+    let scale = (x.clone().square().mean_dim(D - 1) + eps).sqrt().recip();
     x * scale * weight.clone().unsqueeze()
 }

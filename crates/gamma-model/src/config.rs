@@ -1,35 +1,12 @@
 //! `config.json` of a Hugging Face folder, reduced to what the arithmetic needs.
 
-use std::{fmt::Display, fs, path::Path};
+use std::{fs, path::Path};
 
 use gamma_core::ModuleName;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::ModelError;
-
-/// The supported families.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Architecture {
-    /// `LlamaForCausalLM`.
-    Llama,
-    /// `Qwen2ForCausalLM`: biases on query, key and value.
-    Qwen2,
-}
-
-const SUPPORTED: &[&str] = &["LlamaForCausalLM", "Qwen2ForCausalLM"];
-
-impl Architecture {
-    /// The class name in `config.json`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Llama => SUPPORTED[0],
-            Self::Qwen2 => SUPPORTED[1],
-        }
-    }
-}
+use crate::{Architecture, ModelError, architecture::File};
 
 /// The frequency correction of Llama 3 (`rope_type: llama3`).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,13 +55,15 @@ pub struct Config {
     pub output_bias: bool,
     /// Biases on the feed-forward layers.
     pub mlp_bias: bool,
+    /// RMS norms over the channels of each query and each key, before they are rotated.
+    pub query_key_norm: bool,
     /// The head is the embedding.
     pub tied_head: bool,
     /// The token that starts a text, or else the one that ends it.
     pub start_token: Option<u32>,
 }
 
-/// The seven linear modules of a block, in the order used everywhere.
+/// The linear modules of a block with one feed-forward layer, in the order used everywhere.
 pub const ROLES: [&str; 7] = [
     "self_attn.q_proj",
     "self_attn.k_proj",
@@ -116,17 +95,13 @@ impl Config {
         let path = folder.join("config.json");
         let text =
             fs::read_to_string(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
-        let raw: Raw = serde_json::from_str(&text).map_err(|source| ModelError::Json {
-            path: path.clone(),
-            what: "model configuration",
-            source,
-        })?;
-        raw.check(&path)
+        let file = File { path: &path, text: &text };
+        file.keys::<Raw>()?.check(&file)
     }
 
     /// The linear modules of block `block`, in the order of [`ROLES`].
     #[must_use]
-    pub fn modules(&self, block: usize) -> [Module; 7] {
+    pub fn modules(&self, block: usize) -> Vec<Module> {
         let (hidden, ffn) = (self.hidden_size, self.intermediate_size);
         let (queries, keys) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         let shapes = [
@@ -140,11 +115,9 @@ impl Config {
         ];
         let (qkv, out, mlp) = (self.qkv_bias, self.output_bias, self.mlp_bias);
         let biases = [qkv, qkv, qkv, out, mlp, mlp, mlp];
-        std::array::from_fn(|slot| Module {
-            name: ModuleName::new(format!("model.layers.{block}.{}", ROLES[slot])),
-            shape: shapes[slot],
-            bias: biases[slot],
-        })
+        let name = |role: &str| ModuleName::new(format!("model.layers.{block}.{role}"));
+        let parts = ROLES.iter().zip(shapes).zip(biases);
+        parts.map(|((role, shape), bias)| Module { name: name(role), shape, bias }).collect()
     }
 
     /// Weights of all matrices; `None` where a size overflows.
@@ -160,7 +133,6 @@ impl Config {
 /// The keys as they stand in the file. Older files spell rotary settings `rope_theta` and
 /// `rope_scaling`, newer ones gather them under `rope_parameters`.
 #[derive(Deserialize)]
-#[expect(clippy::struct_excessive_bools, reason = "the keys of the file")]
 struct Raw {
     #[serde(default)]
     architectures: Vec<String>,
@@ -177,10 +149,6 @@ struct Raw {
     rope_scaling: Option<RawRope>,
     rope_parameters: Option<RawRope>,
     hidden_act: Option<String>,
-    #[serde(default)]
-    attention_bias: bool,
-    #[serde(default)]
-    mlp_bias: bool,
     #[serde(default)]
     tie_word_embeddings: bool,
     #[serde(default)]
@@ -202,40 +170,17 @@ struct RawRope {
     original_max_position_embeddings: Option<f64>,
 }
 
-/// Refuses the first setting that does not hold: key, value, whether it holds, what would work.
-fn check(
-    path: &Path,
-    settings: &[(&'static str, &dyn Display, bool, &'static str)],
-) -> Result<(), ModelError> {
-    match settings.iter().find(|(_, _, holds, _)| !holds) {
-        None => Ok(()),
-        Some((key, found, _, expected)) => {
-            Err(ModelError::Setting { path: path.to_owned(), key, found: found.to_string(), expected })
-        }
-    }
-}
-
 impl Raw {
-    fn check(self, path: &Path) -> Result<Config, ModelError> {
-        let architecture = match self.architectures.first().map(String::as_str) {
-            Some("LlamaForCausalLM") => Architecture::Llama,
-            Some("Qwen2ForCausalLM") => Architecture::Qwen2,
-            _ => {
-                return Err(ModelError::Architecture {
-                    path: path.to_owned(),
-                    found: self.architectures,
-                    supported: SUPPORTED,
-                });
-            }
-        };
-        let qwen2 = architecture == Architecture::Qwen2;
+    fn check(self, file: &File<'_>) -> Result<Config, ModelError> {
+        let architecture = Architecture::find(file, &self.architectures)?;
+        let layout = architecture.layout(file)?;
         let activation = self.hidden_act.as_deref().unwrap_or("silu");
         let quantized = self.quantization_config.as_ref().unwrap_or(&Value::Null);
         let (hidden, ffn, vocab) = (self.hidden_size, self.intermediate_size, self.vocab_size);
         let (blocks, heads, positions) =
             (self.num_hidden_layers, self.num_attention_heads, self.max_position_embeddings);
         let kv_heads = self.num_key_value_heads.unwrap_or(heads);
-        let head_dim = self.head_dim.or(hidden.checked_div(heads)).unwrap_or(0);
+        let head_dim = self.head_dim.or(layout.head_dim).or(hidden.checked_div(heads)).unwrap_or(0);
         let rope = self.rope_parameters.as_ref().or(self.rope_scaling.as_ref());
         let theta = rope.and_then(|rope| rope.rope_theta).or(self.rope_theta).unwrap_or(10_000.0);
         let eps = self.rms_norm_eps;
@@ -244,45 +189,37 @@ impl Raw {
             if token(self.bos_token_id.as_ref()).is_some() { "bos_token_id" } else { "eos_token_id" };
         let small = |size: usize| (1..1 << 31).contains(&size);
         let (size, shared) = ("1 to 2147483647 are possible", "it must divide num_attention_heads");
-        check(
-            path,
-            &[
-                ("hidden_act", &activation, activation == "silu", "only silu is implemented"),
-                (
-                    "use_sliding_window",
-                    &true,
-                    !self.use_sliding_window,
-                    "sliding windows are not implemented",
-                ),
-                (
-                    "quantization_config",
-                    quantized,
-                    quantized.is_null(),
-                    "the model must not be quantized already",
-                ),
-                ("hidden_size", &hidden, small(hidden), size),
-                ("intermediate_size", &ffn, small(ffn), size),
-                ("vocab_size", &vocab, small(vocab), size),
-                ("num_hidden_layers", &blocks, (1..1 << 16).contains(&blocks), "1 to 65535 are possible"),
-                ("num_attention_heads", &heads, small(heads), size),
-                ("num_key_value_heads", &kv_heads, kv_heads > 0 && heads.is_multiple_of(kv_heads), shared),
-                (
-                    "head_dim",
-                    &head_dim,
-                    small(head_dim) && head_dim.is_multiple_of(2),
-                    "rotary positions need an even, positive number of channels",
-                ),
-                ("max_position_embeddings", &positions, positions >= 2, "at least 2 are needed"),
-                ("rms_norm_eps", &eps, eps.is_finite() && eps >= 0.0, "it must be finite and not negative"),
-                ("rope_theta", &theta, positive(theta), "it must be positive and finite"),
-                (
-                    start_key,
-                    &start.unwrap_or(0),
-                    start.is_none_or(|id| id < vocab as u64),
-                    "a token below vocab_size is needed to start sampling",
-                ),
-            ],
-        )?;
+        file.check(&[
+            ("hidden_act", &activation, activation == "silu", "only silu is implemented"),
+            ("use_sliding_window", &true, !self.use_sliding_window, "sliding windows are not implemented"),
+            (
+                "quantization_config",
+                quantized,
+                quantized.is_null(),
+                "the model must not be quantized already",
+            ),
+            ("hidden_size", &hidden, small(hidden), size),
+            ("intermediate_size", &ffn, small(ffn), size),
+            ("vocab_size", &vocab, small(vocab), size),
+            ("num_hidden_layers", &blocks, (1..1 << 16).contains(&blocks), "1 to 65535 are possible"),
+            ("num_attention_heads", &heads, small(heads), size),
+            ("num_key_value_heads", &kv_heads, kv_heads > 0 && heads.is_multiple_of(kv_heads), shared),
+            (
+                "head_dim",
+                &head_dim,
+                small(head_dim) && head_dim.is_multiple_of(2),
+                "rotary positions need an even, positive number of channels",
+            ),
+            ("max_position_embeddings", &positions, positions >= 2, "at least 2 are needed"),
+            ("rms_norm_eps", &eps, eps.is_finite() && eps >= 0.0, "it must be finite and not negative"),
+            ("rope_theta", &theta, positive(theta), "it must be positive and finite"),
+            (
+                start_key,
+                &start.unwrap_or(0),
+                start.is_none_or(|id| id < vocab as u64),
+                "a token below vocab_size is needed to start sampling",
+            ),
+        ])?;
         let config = Config {
             architecture,
             hidden_size: hidden,
@@ -295,40 +232,40 @@ impl Raw {
             max_positions: positions,
             norm_eps: eps,
             rope_theta: theta,
-            rope_scaling: rope.map_or(Ok(None), |rope| rope.scaling(path))?,
-            qkv_bias: qwen2 || self.attention_bias,
-            output_bias: !qwen2 && self.attention_bias,
-            mlp_bias: !qwen2 && self.mlp_bias,
+            rope_scaling: rope.map_or(Ok(None), |rope| rope.scaling(file))?,
+            qkv_bias: layout.qkv_bias,
+            output_bias: layout.output_bias,
+            mlp_bias: layout.mlp_bias,
+            query_key_norm: layout.query_key_norm,
             tied_head: self.tie_word_embeddings,
             start_token: start.and_then(|id| u32::try_from(id).ok()),
         };
         let fits = config.checked_weights().is_some_and(|weights| weights < 1 << 52);
         let found = format!("{hidden}, with {blocks} blocks, {heads} heads of {head_dim} and {ffn} channels");
-        check(
-            path,
-            &[("hidden_size", &found, fits, "all matrices together must hold fewer than 2^52 weights")],
-        )?;
+        file.check(&[(
+            "hidden_size",
+            &found,
+            fits,
+            "all matrices together must hold fewer than 2^52 weights",
+        )])?;
         Ok(config)
     }
 }
 
 impl RawRope {
-    fn scaling(&self, path: &Path) -> Result<Option<RopeScaling>, ModelError> {
+    fn scaling(&self, file: &File<'_>) -> Result<Option<RopeScaling>, ModelError> {
         let kind = self.rope_type.as_deref().or(self.old_type.as_deref());
         let known = matches!(kind, None | Some("default" | "llama3"));
         let found = format!("of type `{}`", kind.unwrap_or("default"));
-        check(
-            path,
-            &[
-                ("rope_scaling", &found, known, "only `default` and `llama3` are implemented"),
-                (
-                    "rope_scaling",
-                    &"a factor without a type",
-                    kind.is_some() || self.factor.is_none(),
-                    "`rope_type` must say what the factor means: `default` and `llama3` are implemented",
-                ),
-            ],
-        )?;
+        file.check(&[
+            ("rope_scaling", &found, known, "only `default` and `llama3` are implemented"),
+            (
+                "rope_scaling",
+                &"a factor without a type",
+                kind.is_some() || self.factor.is_none(),
+                "`rope_type` must say what the factor means: `default` and `llama3` are implemented",
+            ),
+        ])?;
         if kind != Some("llama3") {
             return Ok(None);
         }
@@ -337,20 +274,17 @@ impl RawRope {
         let found = settings.map(|value| value.map_or("missing".to_owned(), |value| value.to_string()));
         let [factor, low, high, context] = settings.map(|value| value.unwrap_or(f64::NAN)); // refused below
         let expected = "`llama3` needs a positive number";
-        check(
-            path,
-            &[
-                ("rope_scaling.factor", &found[0], positive(factor), expected),
-                ("rope_scaling.low_freq_factor", &found[1], positive(low), expected),
-                (
-                    "rope_scaling.high_freq_factor",
-                    &found[2],
-                    positive(high) && high > low,
-                    "it must exceed low_freq_factor",
-                ),
-                ("rope_scaling.original_max_position_embeddings", &found[3], positive(context), expected),
-            ],
-        )?;
+        file.check(&[
+            ("rope_scaling.factor", &found[0], positive(factor), expected),
+            ("rope_scaling.low_freq_factor", &found[1], positive(low), expected),
+            (
+                "rope_scaling.high_freq_factor",
+                &found[2],
+                positive(high) && high > low,
+                "it must exceed low_freq_factor",
+            ),
+            ("rope_scaling.original_max_position_embeddings", &found[3], positive(context), expected),
+        ])?;
         Ok(Some(RopeScaling {
             factor,
             low_freq_factor: low,

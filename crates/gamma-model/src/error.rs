@@ -45,7 +45,7 @@ pub enum ModelError {
         /// The names it lists.
         found: Vec<String>,
         /// The names that gamma knows.
-        supported: &'static [&'static str],
+        supported: Vec<&'static str>,
     },
     /// A setting that changes the arithmetic in a way that is not implemented.
     #[error("`{}`: `{key}` is {found}; {expected}", path.display())]

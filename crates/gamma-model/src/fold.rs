@@ -7,10 +7,10 @@ use safetensors::Dtype;
 use crate::Block;
 
 /// An input that one or more modules of a block read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
-    /// Positions of its readers in [`ROLES`](crate::ROLES).
-    pub readers: &'static [usize],
+    /// Positions of its readers in [`Block::modules`], at least one.
+    pub readers: Vec<usize>,
     /// What scales can be folded into; `None` if nothing that is linear per channel produces it.
     pub producer: Option<Producer>,
 }
@@ -26,25 +26,22 @@ pub enum Producer {
     Rows(usize),
 }
 
-const QKV: &[usize] = &[0, 1, 2];
-const OUTPUT: &[usize] = &[3];
-const GATE_UP: &[usize] = &[4, 5];
-const DOWN: &[usize] = &[6];
-
 impl Block {
-    /// The four inputs of the block's modules.
+    /// The inputs of the block's modules. Each module reads one of them.
     ///
     /// The output projection reads what attention mixes: channels of value heads, which can carry a
     /// scale only where every query head has its own. Modules with a bias produce no scaled input,
-    /// as the bias would have to be stored anew.
+    /// as the bias would have to be stored anew. Queries and keys, which a norm may follow, produce none
+    /// in any case.
     #[must_use]
-    pub fn inputs(&self) -> [Input; 4] {
+    pub fn inputs(&self) -> Vec<Input> {
         let rows = |slot: usize, free: bool| (free && !self.has_bias(slot)).then_some(Producer::Rows(slot));
-        [
-            Input { readers: QKV, producer: Some(Producer::AttentionNorm) },
-            Input { readers: OUTPUT, producer: rows(2, self.keys_are_queries()) },
-            Input { readers: GATE_UP, producer: Some(Producer::MlpNorm) },
-            Input { readers: DOWN, producer: rows(5, true) },
+        let input = |readers: &[usize], producer| Input { readers: readers.to_vec(), producer };
+        vec![
+            input(&[0, 1, 2], Some(Producer::AttentionNorm)),
+            input(&[3], rows(2, self.keys_are_queries())),
+            input(&[4, 5], Some(Producer::MlpNorm)),
+            input(&[6], rows(5, true)),
         ]
     }
 
@@ -56,7 +53,7 @@ impl Block {
     ///
     /// # Panics
     /// If there is not one scale per channel.
-    pub fn rescale(&mut self, input: Input, scales: &[f32]) -> Option<Vec<f32>> {
+    pub fn rescale(&mut self, input: &Input, scales: &[f32]) -> Option<Vec<f32>> {
         let device = self.weights()[0].device();
         let vector = |values: &[f32]| Tensor::<1>::from_data(TensorData::from(values), &device);
         let used = match input.producer? {
@@ -85,7 +82,7 @@ impl Block {
                 used
             }
         };
-        for &slot in input.readers {
+        for &slot in &input.readers {
             let weight = self.weights()[slot].clone();
             self.set_weight(slot, weight * vector(&used).unsqueeze());
         }

@@ -1,8 +1,8 @@
 //! Decoder checkpoints on burn tensors: load a Hugging Face folder, run it block by block, sample
 //! from it, and judge how far a changed model is from the original.
 //!
-//! Use this crate if you need the *model* side alone: a forward pass whose seven linear weights
-//! per block can be replaced call by call. It knows nothing of quantizers and solvers; it takes a
+//! Use this crate if you need the *model* side alone: a forward pass whose linear weights can be
+//! replaced call by call, and whose modules can be listened to. It knows nothing of quantizers and solvers; it takes a
 //! [`Device`](burn::tensor::Device) and names no backend.
 //!
 //! ```no_run
@@ -25,6 +25,8 @@
 //! | `wgpu` | graphics cards through Vulkan, Metal or DirectX |
 //! | `cuda` | NVIDIA cards through CUDA |
 
+mod architecture;
+mod attention;
 mod block;
 mod checkpoint;
 mod config;
@@ -36,9 +38,10 @@ mod positions;
 mod sample;
 mod text;
 
-pub use block::Block;
+pub use architecture::Architecture;
+pub use block::{Block, Tap};
 pub use checkpoint::Checkpoint;
-pub use config::{Architecture, Config, Module, ROLES, RopeScaling};
+pub use config::{Config, Module, ROLES, RopeScaling};
 pub use decoder::Decoder;
 pub use error::ModelError;
 pub use fold::{Input, Producer};

@@ -84,3 +84,37 @@ fn draw(logits: &[f32], u: f64) -> Option<u32> {
     }
     u32::try_from(logits.len() - 1).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{path::PathBuf, sync::Arc};
+
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::Checkpoint;
+
+    #[test]
+    fn tokens_one_by_one_give_what_they_give_together() {
+        for folder in ["fixtures/fable", "golden/qwen2-random", "golden/llama3-random", "golden/qwen3-random"]
+        {
+            let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests").join(folder);
+            let checkpoint = Arc::new(Checkpoint::open(path).expect("checkpoint"));
+            let decoder = Decoder::load(checkpoint, 8, &Device::flex()).expect("decoder");
+            let block = decoder.block(1).expect("block");
+            let sequences = [vec![1, 5, 2, 9, 30, 7, 11, 3], vec![4, 4, 8, 1, 0, 63, 2, 17]];
+            let together = values(block.forward(decoder.embed(&sequences)));
+
+            let mut past = Past::default();
+            let steps = (0..8).map(|position| {
+                let tokens: Vec<Vec<u32>> = sequences.iter().map(|s| vec![s[position]]).collect();
+                block.continue_from(&mut past, decoder.embed(&tokens))
+            });
+            let steps = values(Tensor::cat(steps.collect(), 1));
+            let worst = together.iter().zip(&steps).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let largest = together.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+            assert_eq!(together.len(), steps.len());
+            assert!(worst <= 1e-5 * largest, "{folder}: off by {worst:e} of {largest}");
+        }
+    }
+}

@@ -12,7 +12,7 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 
 #[test]
 fn a_rescaled_block_computes_what_it_did_before() {
-    for folder in ["fixtures/fable", "golden/qwen2-random", "golden/llama3-random"] {
+    for folder in ["fixtures/fable", "golden/qwen2-random", "golden/llama3-random", "golden/qwen3-random"] {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests").join(folder);
         let checkpoint = Arc::new(Checkpoint::open(folder).expect("checkpoint"));
         let decoder = Decoder::load(checkpoint, 8, &Device::flex()).expect("decoder");
@@ -25,7 +25,7 @@ fn a_rescaled_block_computes_what_it_did_before() {
         for input in block.inputs() {
             let channels = block.modules()[input.readers[0]].shape[1];
             let scales: Vec<f32> = (0..channels).map(|channel| 0.25 + 0.1 * (channel % 41) as f32).collect();
-            let used = block.rescale(input, &scales);
+            let used = block.rescale(&input, &scales);
             assert_eq!(used.is_some(), input.producer.is_some());
             changed += usize::from(used.is_some());
             // A rounded norm moves a scale by less than a step of its type.
@@ -51,7 +51,7 @@ fn a_norm_keeps_its_type() {
         .expect("decoder");
     let mut block = decoder.block(0).expect("block");
     let original = values(block.norms()[0].1.clone());
-    let input = block.inputs()[0];
+    let input = &block.inputs()[0];
     assert_eq!(input.producer, Some(Producer::AttentionNorm));
     let scales: Vec<f32> = (0..64).map(|channel| 0.9 + 0.01 * channel as f32).collect();
     block.rescale(input, &scales).expect("a norm produces this input");

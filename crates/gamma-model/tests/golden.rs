@@ -1,8 +1,14 @@
-//! The forward pass against an outside implementation: values made by `tests/golden/make_logits.py`.
+//! The forward pass against an outside implementation: values made by `tests/golden/make_logits.py`,
+//! and those that lie beside the large test data.
 
-use std::{fs, ops::ControlFlow, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, activation::log_softmax};
 use gamma_model::{Checkpoint, Decoder, Evaluation, Judge, TextEncoder};
 use safetensors::SafeTensors;
 
@@ -70,6 +76,11 @@ fn llama_logits_and_hidden_states_equal_the_reference() {
 #[test]
 fn qwen2_logits_with_biases_and_an_untied_head_equal_the_reference() {
     check_logits("golden/qwen2-random", "qwen2-random/logits.safetensors");
+}
+
+#[test]
+fn qwen3_logits_with_norms_after_the_biases_and_wide_heads_equal_the_reference() {
+    check_logits("golden/qwen3-random", "qwen3-random/logits.safetensors");
 }
 
 #[test]
@@ -142,14 +153,73 @@ fn check_perplexities(wanted: impl Fn(&str, &str) -> bool, expected: usize) {
 
 #[test]
 fn perplexities_of_real_checkpoints_equal_the_reference() {
-    let models = ["stories260K", "stories3M-sharded", "qwen2-3M"];
+    let models = ["stories260K", "stories3M-sharded", "qwen2-3M", "qwen3-3M"];
     check_perplexities(|model, window| models.contains(&model) && window == "256", models.len());
 }
 
 #[test]
 #[ignore = "takes minutes: every window of every checkpoint"]
 fn all_perplexities_equal_the_reference() {
-    check_perplexities(|model, _| !model.starts_with("qwen3"), 6);
+    check_perplexities(|_, _| true, 8);
+}
+
+/// Logits of one sequence, `[tokens, vocab_size]`.
+fn logits(decoder: &Decoder, ids: &[u32]) -> Tensor<2> {
+    let run = |hidden, number| decoder.block(number).expect("block").forward(hidden);
+    let hidden = (0..decoder.config().blocks).fold(decoder.embed(&[ids.to_vec()]), run);
+    decoder.logits(hidden).squeeze_dim(0)
+}
+
+/// The encoded texts, losses, logits and greedy text in `reference.json`.
+fn check_reference(folder: &Path) {
+    let json = fs::read_to_string(folder.join("reference.json")).expect("reference.json");
+    let reference: serde_json::Value = serde_json::from_str(&json).expect("json");
+    let ids = |list: &serde_json::Value| -> Vec<u32> {
+        serde_json::from_value(list.clone()).expect("a list of token ids")
+    };
+    let name = folder.display().to_string();
+    let checkpoint = Arc::new(Checkpoint::open(folder).expect("checkpoint"));
+    let encoder = TextEncoder::open(folder, checkpoint.config()).expect("tokenizer");
+    for case in reference["encode"].as_array().expect("texts") {
+        let (text, expected) = (case["text"].as_str().expect("a text"), ids(&case["ids"]));
+        assert_eq!(encoder.encode("a text", text).expect("known tokens").ids(), expected, "{name}: {text}");
+    }
+    let decoder = Decoder::load(checkpoint, 128, &Device::flex()).expect("decoder");
+
+    let forward = &reference["forward"];
+    let tokens = ids(&forward["ids"]);
+    let found = logits(&decoder, &tokens);
+    let vocabulary = decoder.config().vocab_size;
+    let log_probs = values(log_softmax(found.clone(), 1));
+    let rows = log_probs.chunks_exact(vocabulary).zip(&tokens[1..]);
+    let losses: Vec<f32> = rows.map(|(row, &next)| -row[next as usize]).collect();
+    let expected: Vec<f32> = serde_json::from_value(forward["nll"].clone()).expect("losses");
+    assert_close(&format!("{name}: losses"), &losses, &expected, 1e-4);
+
+    let top: Vec<(usize, f32)> = serde_json::from_value(forward["last_logits_top8"].clone()).expect("pairs");
+    let found = values(found);
+    let last = &found[found.len() - vocabulary..];
+    let (at, expected): (Vec<usize>, Vec<f32>) = top.into_iter().unzip();
+    let picked: Vec<f32> = at.iter().map(|&id| last[id]).collect();
+    assert_close(&format!("{name}: last logits"), &picked, &expected, 1e-4);
+
+    let (prompt, text) =
+        (ids(&reference["greedy"]["prompt_ids"]), ids(&reference["greedy"]["continuation_ids"]));
+    let whole = [prompt.as_slice(), text.as_slice()].concat();
+    let found = values(logits(&decoder, &whole[..whole.len() - 1]));
+    let likeliest = |row: &[f32]| (0_u32..).zip(row).max_by(|a, b| a.1.total_cmp(b.1)).map(|(id, _)| id);
+    let found: Vec<u32> =
+        found.chunks_exact(vocabulary).skip(prompt.len() - 1).filter_map(likeliest).collect();
+    assert_eq!(found, text, "{name}: greedy text");
+}
+
+#[test]
+fn tokens_losses_logits_and_greedy_text_of_real_checkpoints_equal_the_reference() {
+    let Some(shared) = shared() else { return };
+    let models = ["stories260K", "stories3M-sharded", "qwen2-3M", "qwen2-tiny", "qwen3-3M", "qwen3-tiny"];
+    for model in models {
+        check_reference(&shared.join("models").join(model));
+    }
 }
 
 #[test]

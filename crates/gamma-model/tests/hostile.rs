@@ -216,6 +216,20 @@ fn configurations_of_other_models_or_no_json_are_refused() {
 }
 
 #[test]
+fn a_family_asks_for_its_own_heads_and_norms() {
+    let folder = copy();
+    let config = folder.path().join("config.json");
+    edit_json(&config, |config| config["architectures"] = json!(["Qwen3ForCausalLM"]));
+    let ModelError::Shape { expected, found, .. } = refused(folder.path(), "self_attn.q_proj.weight") else {
+        panic!("4 heads of 128 channels, which Qwen3 means without head_dim, are not 32 rows");
+    };
+    assert_eq!((expected, found), (vec![4 * 128, 32], vec![32, 32]));
+    edit_json(&config, |config| config["head_dim"] = json!(8));
+    let error = refused(folder.path(), "model.layers.0.self_attn.q_norm.weight");
+    assert!(matches!(error, ModelError::MissingTensor { .. }));
+}
+
+#[test]
 fn shards_that_are_missing_elsewhere_or_overlapping_are_refused() {
     let sharded = |index: &Value| {
         let folder = copy();

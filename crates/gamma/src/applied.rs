@@ -101,7 +101,7 @@ impl Applied<'_> {
     /// Block `number` of `decoder` with the plan's weights in place.
     pub(crate) fn block(&self, decoder: &Decoder, number: usize) -> Result<Block, Error> {
         let mut block = prepared(decoder, &self.scales, number)?;
-        for (slot, module) in block.modules().clone().iter().enumerate() {
+        for (slot, module) in block.modules().to_vec().iter().enumerate() {
             if let Some(weight) = self.weights.get(&module.name) {
                 block.replace(slot, decoded(weight, decoder))?;
             }

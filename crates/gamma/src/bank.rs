@@ -52,7 +52,7 @@ impl Method {
     fn prepare(&self, block: &mut Block, stats: &mut [CalibrationStats]) -> Result<Scales, Error> {
         let Some(rescale) = &self.rescale else { return Ok(Vec::new()) };
         let weights: Vec<Vec<f32>> = block.weights().iter().map(|weight| floats(weight.clone())).collect();
-        let modules = block.modules().clone();
+        let modules = block.modules().to_vec();
         let mut scales = Vec::new();
         for (input, stats) in block.inputs().into_iter().zip(stats) {
             let views = input.readers.iter().map(|&slot| {
@@ -61,7 +61,7 @@ impl Method {
             });
             let views = views.collect::<Result<Vec<_>, _>>()?;
             let found = if input.producer.is_some() { rescale.scales(&views, stats)? } else { None };
-            let used = found.and_then(|scales| block.rescale(input, &scales.to_vec()));
+            let used = found.and_then(|scales| block.rescale(&input, &scales.to_vec()));
             if let Some(used) = &used {
                 *stats = stats.rescaled(&Array1::from(used.clone()));
             }
@@ -132,7 +132,7 @@ impl CandidateBank {
             let scales = method.prepare(&mut block, &mut stats)?;
             self.scales.insert(number, Arc::new(scales));
             for (input, stats) in block.inputs().into_iter().zip(&stats) {
-                for &slot in input.readers {
+                for &slot in &input.readers {
                     let module = &block.modules()[slot];
                     let formats = missing(self, &module.name);
                     if formats.is_empty() {
@@ -165,7 +165,7 @@ pub(crate) fn prepared(
     if let Some(scales) = scales.get(&number) {
         for (input, scales) in block.inputs().into_iter().zip(scales.iter()) {
             if let Some(scales) = scales {
-                block.rescale(input, scales);
+                block.rescale(&input, scales);
             }
         }
     }

@@ -1,0 +1,93 @@
+//! What a tap sees and changes.
+
+use std::{path::PathBuf, sync::Arc};
+
+use burn::tensor::{Device, Tensor};
+use gamma_model::{Block, Checkpoint, Decoder};
+
+const FOLDERS: [&str; 4] =
+    ["fixtures/fable", "golden/qwen2-random", "golden/llama3-random", "golden/qwen3-random"];
+
+/// A block and the residual stream before it, of two sequences.
+fn block(folder: &str) -> (Block, Tensor<3>) {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests").join(folder);
+    let checkpoint = Arc::new(Checkpoint::open(folder).expect("checkpoint"));
+    let decoder = Decoder::load(checkpoint, 8, &Device::flex()).expect("decoder");
+    let hidden = decoder.embed(&[vec![1, 5, 2, 9, 30, 7, 11, 3], vec![4, 4, 8, 1, 0, 63, 2, 17]]);
+    (decoder.block(1).expect("block"), hidden)
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data_as::<f32>().as_slice::<f32>().expect("floats").to_vec()
+}
+
+fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
+    let largest = expected.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+    assert!(largest > 0.0, "{what}: nothing to compare");
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst <= 1e-5 * largest, "{what}: off by {worst:e} of {largest}");
+}
+
+#[test]
+fn every_module_is_tapped_once_with_shapes_of_its_own_and_an_idle_tap_changes_nothing() {
+    for folder in FOLDERS {
+        let (block, hidden) = block(folder);
+        let mut seen = Vec::new();
+        let tapped = block.forward_tapped(block.weights(), hidden.clone(), &mut |slot, x, y| {
+            let ([batch, tokens, inputs], [_, _, outputs]) = (x.dims(), y.dims());
+            assert_eq!((batch, tokens, [outputs, inputs]), (2, 8, block.modules()[slot].shape));
+            seen.push(slot);
+            y
+        });
+        seen.sort_unstable();
+        assert_eq!(seen, (0..block.modules().len()).collect::<Vec<_>>());
+        assert_eq!(values(tapped), values(block.forward(hidden)));
+    }
+}
+
+#[test]
+fn what_a_tap_returns_is_what_the_block_goes_on_with() {
+    let (block, hidden) = block("golden/qwen3-random");
+    let roles = ["o_proj", "down_proj"]; // what is added to the residual stream
+    let output = block.forward_tapped(block.weights(), hidden.clone(), &mut |slot, _, y| {
+        let name = block.modules()[slot].name.to_string();
+        if roles.iter().any(|role| name.ends_with(role)) { y.zeros_like() } else { y }
+    });
+    assert_eq!(values(output), values(hidden));
+}
+
+#[test]
+#[should_panic(expected = "keeps the shape of `model.layers.1.self_attn.k_proj`")]
+fn a_tap_that_changes_a_shape_is_told_where() {
+    let (block, hidden) = block("golden/qwen3-random");
+    block.forward_tapped(block.weights(), hidden, &mut |slot, _, y| match slot {
+        1 => y.narrow(1, 0, 4),
+        _ => y,
+    });
+}
+
+#[test]
+fn the_gradient_in_a_zero_that_a_tap_adds_gives_the_gradient_in_the_weight() {
+    for folder in FOLDERS {
+        let (block, hidden) = block(folder);
+        let weights: Vec<_> = block.weights().iter().map(|w| w.clone().autodiff().require_grad()).collect();
+        let mut gradients = block.forward_with(&weights, hidden.clone()).square().sum().backward();
+        let expected = weights.iter().map(|weight| weight.grad_remove(&mut gradients).expect("a gradient"));
+
+        let mut leaves = Vec::new();
+        let output = block.forward_tapped(block.weights(), hidden, &mut |slot, x, y| {
+            let zero = Tensor::<3>::zeros(y.dims(), &x.clone().inner().device()).autodiff().require_grad();
+            leaves.push((slot, x.clone().inner(), zero.clone()));
+            y.autodiff() + zero
+        });
+        let mut gradients = output.square().sum().backward();
+        leaves.sort_by_key(|(slot, ..)| *slot);
+        for ((slot, x, zero), expected) in leaves.into_iter().zip(expected) {
+            let g = zero.grad_remove(&mut gradients).expect("a gradient").flatten::<2>(0, 1);
+            let product = g.transpose().matmul(x.flatten::<2>(0, 1)); // Σ_t g_t x_tᵀ
+            let name = format!("{folder}, {}", block.modules()[slot].name);
+            assert_close(&name, &values(product), &values(expected));
+        }
+    }
+}
