@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::LearnError;
+use crate::{LearnError, Objective, Reading};
 
 /// What keeps the choices from all going to the widest candidate.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,6 +42,7 @@ pub enum Sampling {
 ///
 /// | setting | default | purpose |
 /// |---|---|---|
+/// | `objective` | [`Objective::default`] | what is asked of the quantized model |
 /// | `pressure` | budgets drawn from 2.1 to 4.5 | what a bit costs while learning |
 /// | `sampling` | hard | mixtures or pure candidates |
 /// | `rounds` | 8 | passes over the blocks after the survey |
@@ -53,6 +54,8 @@ pub enum Sampling {
 /// | `seed` | 0 | of all draws |
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
+    /// What is asked of the quantized model.
+    pub objective: Objective,
     /// What a bit costs while learning.
     pub pressure: Pressure,
     /// Mixtures or pure candidates.
@@ -77,6 +80,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            objective: Objective::default(),
             pressure: Pressure::DrawnBudgets { from: 2.1, to: 4.5 },
             sampling: Sampling::Hard,
             rounds: 8,
@@ -105,7 +109,20 @@ impl Settings {
                 target.is_finite() && target > 0.0 && rho.is_finite() && rho > 0.0
             }
         };
+        let objective = match self.objective.reading {
+            Reading::Teacher => true,
+            Reading::Mixed { last } => (0.0..=1.0).contains(&last),
+            Reading::Through { hidden, divergence } => {
+                let weight = |weight: f64| weight.is_finite() && weight >= 0.0;
+                weight(hidden) && weight(divergence) && hidden + divergence > 0.0
+            }
+        };
         let checks = [
+            (
+                "objective",
+                objective,
+                "a share between 0 and 1; weights that are not negative, and not both 0",
+            ),
             ("pressure", pressure, "budgets are positive, from <= to, rho is positive"),
             ("rounds", self.rounds < 1 << 15, "fewer than 32768"),
             ("steps", (1..1 << 16).contains(&self.steps), "1 to 65535 per block and round"),
@@ -134,6 +151,7 @@ impl Settings {
 impl fmt::Display for Settings {
     /// Every setting in words, as it goes into the provenance of a score file.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, ", self.objective)?;
         match self.pressure {
             Pressure::DrawnBudgets { from, to } => write!(f, "budgets drawn from {from} to {to}")?,
             Pressure::AugmentedLagrangian { target, rho } => {
