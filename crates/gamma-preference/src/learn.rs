@@ -28,6 +28,7 @@ pub struct Learned {
     /// What `losses` was made of.
     pub observations: Observations,
     pub(crate) competitors: Vec<Competitor>,
+    pub(crate) pooled: bool,
 }
 
 /// Learns preferences for all modules of `network` from the residual stream before its first
@@ -77,12 +78,13 @@ pub fn learn<N: Network>(
     }
     let competitors: Vec<Competitor> = learner.blocks.into_iter().flatten().collect();
     Ok(Learned {
-        losses: loss_table(&competitors, &learner.seen, None)?,
+        losses: loss_table(&competitors, &learner.seen, None, settings.pooled)?,
         logits: logit_table(&competitors, &learner.logits)?,
         random_loss: learner.random_loss,
         multiplier: learner.multiplier.map(|multiplier| multiplier.lambda),
         observations: learner.seen,
         competitors,
+        pooled: settings.pooled,
     })
 }
 

@@ -71,6 +71,7 @@ mod mixed;
 mod network;
 mod objective;
 mod observe;
+mod pool;
 mod price;
 mod progress;
 mod reconstruction;

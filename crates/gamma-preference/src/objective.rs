@@ -56,7 +56,7 @@ pub enum Normaliser {
 
 impl Default for Objective {
     fn default() -> Self {
-        Self { reading: Reading::Teacher, normaliser: Normaliser::Output }
+        Self { reading: Reading::Through { hidden: 0.0, divergence: 1.0 }, normaliser: Normaliser::Output }
     }
 }
 

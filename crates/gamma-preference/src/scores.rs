@@ -2,7 +2,11 @@
 
 use gamma_core::{ModuleScores, ScoreTable, ScoreTableError, ScoredOption, non_increasing};
 
-use crate::{Competitor, Learned, Observations, observe::Estimate};
+use crate::{
+    Competitor, Learned, Observations,
+    observe::Estimate,
+    pool::{Measured, pool},
+};
 
 impl Learned {
     /// The losses as they might have come out with other calibration data: batches are drawn anew,
@@ -14,7 +18,7 @@ impl Learned {
     #[must_use]
     pub fn resample(&self, seed: u64) -> ScoreTable {
         let counts = self.observations.redraw(seed);
-        loss_table(&self.competitors, &self.observations, Some(&counts))
+        loss_table(&self.competitors, &self.observations, Some(&counts), self.pooled)
             .expect("names and sizes are those of a table, and means of finite numbers are finite")
     }
 }
@@ -25,21 +29,80 @@ pub(crate) fn loss_table(
     competitors: &[Competitor],
     seen: &Observations,
     weights: Option<&[f64]>,
+    pooled: bool,
 ) -> Result<ScoreTable, ScoreTableError> {
-    let costs = |(number, module): (usize, &Competitor)| {
+    let estimates = |(number, module): (usize, &Competitor)| -> Vec<Estimate> {
         let all = seen.means(number, module.candidates.len());
         let chosen = match weights {
             None => all.clone(),
             Some(weights) => seen.weighted(number, module.candidates.len(), |context| weights[context]),
         };
-        let estimates: Vec<Estimate> = chosen
-            .into_iter()
-            .zip(all)
-            .map(|(chosen, all)| chosen.or(all).expect("the survey draws every candidate"))
-            .collect();
-        repaired(module, &estimates)
+        let pairs = chosen.into_iter().zip(all);
+        pairs.map(|(chosen, all)| chosen.or(all).expect("the survey draws every candidate")).collect()
     };
-    table(competitors, competitors.iter().enumerate().map(costs))
+    let estimates: Vec<Vec<Estimate>> = competitors.iter().enumerate().map(estimates).collect();
+    let measured: Vec<Vec<Measured>> = if pooled {
+        shared_ratios(competitors, &estimates)
+    } else {
+        estimates.iter().map(|own| own.iter().map(measure).collect()).collect()
+    };
+    let modules = competitors.iter().zip(&estimates).zip(&measured);
+    table(competitors, modules.map(|((module, estimates), measured)| repaired(module, estimates, measured)))
+}
+
+fn measure(estimate: &Estimate) -> Measured {
+    // An option that was seen once is known no better than its size.
+    let error = estimate.std_error().unwrap_or(estimate.mean.abs());
+    Measured { value: estimate.mean, variance: error * error }
+}
+
+/// Candidates of a module in order of growing storage.
+fn order(module: &Competitor) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..module.candidates.len()).collect();
+    order.sort_by_key(|&k| module.candidates[k].stored_bits);
+    order
+}
+
+/// Costs in which the step from one option to the next larger one takes from each module what its
+/// own measurements support, and the rest from all modules that take the same step.
+///
+/// Where a quantizer halves its step size, every module's loss falls by nearly the same factor. The
+/// loss of a wide option is small against the noise of whatever else is quantized in the same pass;
+/// that of a narrow one is not, and the factor, over all modules, is known well.
+fn shared_ratios(competitors: &[Competitor], estimates: &[Vec<Estimate>]) -> Vec<Vec<Measured>> {
+    let mut costs: Vec<Vec<Measured>> =
+        estimates.iter().map(|own| own.iter().map(measure).collect()).collect();
+    let orders: Vec<Vec<usize>> = competitors.iter().map(order).collect();
+    let longest = orders.iter().map(Vec::len).max().unwrap_or(0);
+    for place in 1..longest {
+        // Modules whose step at this place leads from the same format to the same format.
+        let mut done = vec![false; competitors.len()];
+        for first in 0..competitors.len() {
+            let step = |module: usize| {
+                let order = &orders[module];
+                let format = |place: usize| &competitors[module].candidates[order[place]].format;
+                (place < order.len()).then(|| (format(place - 1), format(place)))
+            };
+            let Some(wanted) = step(first).filter(|_| !done[first]) else { continue };
+            let alike: Vec<usize> =
+                (first..competitors.len()).filter(|&module| step(module) == Some(wanted)).collect();
+            alike.iter().for_each(|&module| done[module] = true);
+            let before = |module: usize| costs[module][orders[module][place - 1]].value;
+            // A cost that noise has driven below zero is no base for a ratio.
+            let alike: Vec<usize> = alike.into_iter().filter(|&module| before(module) > 0.0).collect();
+            let ratio = |&module: &usize| {
+                let (own, base) = (costs[module][orders[module][place]], before(module));
+                Measured { value: own.value / base, variance: own.variance / (base * base) }
+            };
+            let ratios = pool(&alike.iter().map(ratio).collect::<Vec<_>>());
+            for (&module, ratio) in alike.iter().zip(ratios) {
+                let base = costs[module][orders[module][place - 1]].value;
+                costs[module][orders[module][place]] =
+                    Measured { value: ratio.value * base, variance: ratio.variance * base * base };
+            }
+        }
+    }
+    costs
 }
 
 /// Negated logits as costs.
@@ -67,15 +130,14 @@ fn table(
 
 /// The costs of a module's candidates, from the survey and the learning rounds together, made
 /// non-increasing in stored bits.
-fn repaired(module: &Competitor, estimates: &[Estimate]) -> Vec<(f64, Option<f64>)> {
-    let mut order: Vec<usize> = (0..estimates.len()).collect();
-    order.sort_by_key(|&k| module.candidates[k].stored_bits);
-    let mut costs: Vec<f64> = order.iter().map(|&k| estimates[k].mean).collect();
+fn repaired(module: &Competitor, estimates: &[Estimate], measured: &[Measured]) -> Vec<(f64, Option<f64>)> {
+    let order = order(module);
+    let mut costs: Vec<f64> = order.iter().map(|&k| measured[k].value).collect();
     let weights: Vec<f64> = order.iter().map(|&k| estimates[k].weight).collect();
     non_increasing(&mut costs, &weights);
     let mut answer = vec![(0.0, None); estimates.len()];
     for (&k, cost) in order.iter().zip(costs) {
-        answer[k] = (cost, estimates[k].std_error());
+        answer[k] = (cost, estimates[k].std_error().map(|_| measured[k].variance.sqrt()));
     }
     answer
 }

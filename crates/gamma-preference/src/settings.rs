@@ -47,10 +47,11 @@ pub enum Sampling {
 /// | `sampling` | hard | mixtures or pure candidates |
 /// | `rounds` | 8 | passes over the blocks after the survey |
 /// | `steps` | 24 | gradient steps per block and round |
-/// | `survey_draws` | 8 | times each candidate is drawn before learning |
+/// | `survey_draws` | 2 | times each candidate is drawn before learning |
 /// | `learning_rate` | 0.05 | of Adam on the logits |
 /// | `temperature` | 2 → 0.3 | of the Gumbel-softmax, exponential over the rounds; 1 where budgets are drawn |
 /// | `exploration` | 0.1 | share of hard draws that ignore the logits |
+/// | `pooled` | yes | whether modules share what they have in common |
 /// | `seed` | 0 | of all draws |
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -73,6 +74,9 @@ pub struct Settings {
     pub temperature: (f64, f64),
     /// Share of hard draws that ignore the logits, 0 to 1.
     pub exploration: f64,
+    /// Whether the loss of an option is estimated from its own steps and, as far as these are few or
+    /// noisy, from how much the same step in width changes the loss of all other modules.
+    pub pooled: bool,
     /// Seed of all draws.
     pub seed: u64,
 }
@@ -85,10 +89,11 @@ impl Default for Settings {
             sampling: Sampling::Hard,
             rounds: 8,
             steps: 24,
-            survey_draws: 8,
+            survey_draws: 2,
             learning_rate: 0.05,
             temperature: (2.0, 0.3),
             exploration: 0.1,
+            pooled: true,
             seed: 0,
         }
     }
@@ -167,6 +172,7 @@ impl fmt::Display for Settings {
         }
         let Self { rounds, steps, survey_draws, learning_rate, seed, .. } = self;
         write!(f, ", {rounds} rounds of {steps} steps, survey of {survey_draws} draws, ")?;
-        write!(f, "learning rate {learning_rate}, seed {seed}")
+        let pooled = if self.pooled { ", pooled" } else { "" };
+        write!(f, "learning rate {learning_rate}{pooled}, seed {seed}")
     }
 }
