@@ -123,6 +123,8 @@ enum ReadingArg {
     Through,
     /// Full-precision hidden states, each block on its own, as in the paper
     Teacher,
+    /// None: the error of every module's own output, in closed form
+    PerModule,
     /// Full-precision hidden states that give way to half the student's over the rounds
     Mixed,
 }
@@ -325,6 +327,7 @@ impl LearningArgs {
                 Reading::Through { hidden: hidden.unwrap_or(0.0), divergence: divergence.unwrap_or(1.0) }
             }
             ReadingArg::Teacher => Reading::Teacher,
+            ReadingArg::PerModule => Reading::PerModule,
             ReadingArg::Mixed => Reading::Mixed { last: 0.5 },
         };
         let normaliser = match self.normaliser {

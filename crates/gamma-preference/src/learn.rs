@@ -7,7 +7,7 @@ use crate::{
     Bank, Competitor, LearnError, Network, Normaliser, Observations, Progress, Reading, Settings,
     fisher::fisher,
     learner::Learner,
-    mixed,
+    mixed, per_module,
     scores::{logit_table, loss_table},
     teacher, through,
 };
@@ -62,8 +62,16 @@ pub fn learn<N: Network>(
         Normaliser::Fisher => fisher(network, inputs, settings)?,
         _ => Vec::new(),
     };
-    for round in 0..=settings.rounds {
+    let rounds = match settings.objective.reading {
+        Reading::PerModule => 0,
+        _ => settings.rounds,
+    };
+    for round in 0..=rounds {
         match settings.objective.reading {
+            Reading::PerModule => {
+                per_module::survey(&mut learner, network, inputs, progress)?;
+                break;
+            }
             Reading::Teacher => teacher::round(&mut learner, network, inputs, round, &fisher, progress)?,
             Reading::Mixed { last } => {
                 let share = last * round as f64 / settings.rounds.max(1) as f64;

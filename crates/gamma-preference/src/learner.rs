@@ -67,6 +67,11 @@ impl<'a> Learner<'a> {
         }
     }
 
+    /// Says how many steps there will be, where it is not the number of a survey and rounds.
+    pub(crate) fn expect_steps(&mut self, total: usize) {
+        self.total = total;
+    }
+
     /// Number of the first module of `block`.
     pub(crate) fn first(&self, block: usize) -> usize {
         self.blocks[..block].iter().map(Vec::len).sum()

@@ -13,7 +13,7 @@
 //! use std::ops::ControlFlow;
 //! use burn::tensor::{Device, Distribution, Tensor};
 //! use gamma_core::{BitWidth, Format, GroupSize, ModuleName};
-//! use gamma_preference::{Bank, Block, Candidate, Competitor, Head, Network, Settings, learn};
+//! use gamma_preference::{Bank, Block, Candidate, Competitor, Head, Network, Objective, Reading, Settings, learn};
 //!
 //! /// One linear layer, `x Wᵀ`, is the whole network.
 //! struct Layer;
@@ -21,6 +21,7 @@
 //!     fn forward(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Tensor<3> {
 //!         hidden.matmul(weights[0].clone().transpose().unsqueeze())
 //!     }
+//!     fn inputs(&self, _: &[Tensor<2>], hidden: Tensor<3>) -> Vec<Tensor<3>> { vec![hidden] }
 //! }
 //!
 //! /// Its output is all there is to predict from.
@@ -51,7 +52,8 @@
 //! let module = Competitor { name: ModuleName::new("layer"), shape: [8, 8], candidates: candidates.to_vec() };
 //! let weight = Tensor::random([8, 8], Distribution::Normal(0.0, 1.0), &device);
 //! let inputs = vec![Tensor::random([2, 16, 8], Distribution::Normal(0.0, 1.0), &device)];
-//! let settings = Settings { rounds: 2, ..Settings::default() };
+//! let objective = Objective { reading: Reading::Teacher, ..Objective::default() };
+//! let settings = Settings { objective, rounds: 2, ..Settings::default() };
 //! let mut network = Toy(weight, vec![vec![module]]);
 //! let learned = learn(&mut network, &inputs, &settings, &mut |_: &_| ControlFlow::Continue(()))?;
 //! let options = &learned.losses.modules()[0].options;
@@ -71,6 +73,7 @@ mod mixed;
 mod network;
 mod objective;
 mod observe;
+mod per_module;
 mod pool;
 mod price;
 mod progress;

@@ -8,6 +8,10 @@ pub trait Block {
     /// The output for `hidden`, shape `[batch, tokens, width]`, with `weights` in place of the
     /// linear weights, each `[out_features, in_features]`. Must be differentiable in `weights`.
     fn forward(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Tensor<3>;
+
+    /// What each linear weight is multiplied with on the way, `[batch, tokens, in_features]`, in the
+    /// order of the weights.
+    fn inputs(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Vec<Tensor<3>>;
 }
 
 /// What follows the last block of a network.

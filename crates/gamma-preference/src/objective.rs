@@ -16,6 +16,10 @@ pub struct Objective {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Reading {
+    /// No block at all but every module on its own (A0): `E‖(Q - W) x‖² / E‖W x‖²` in closed form, over
+    /// all calibration data. Nothing is learned: rounds, steps and the price of a bit play no part, and
+    /// the logits stay 0. The classic static proxy, kept for comparison.
+    PerModule,
     /// The full-precision hidden states (reading A). Blocks are independent of each other and loaded
     /// once per round.
     Teacher,
@@ -68,6 +72,7 @@ impl fmt::Display for Objective {
             Normaliser::Fisher => "by diagonal Fisher",
         };
         match self.reading {
+            Reading::PerModule => write!(f, "error of each module's output, relative to it"),
             Reading::Teacher => write!(f, "teacher-forced reconstruction {unit}"),
             Reading::Mixed { last } => {
                 write!(f, "reconstruction {unit}, fed with up to {last} of the student")

@@ -11,7 +11,7 @@ pub struct Context {
     pub round: usize,
     /// The calibration batch.
     pub batch: usize,
-    /// Code bits per weight of everything that was drawn.
+    /// Code bits per weight of everything that was drawn; 0 where nothing was.
     pub bits: f64,
     /// The loss of the step, all its terms together.
     pub loss: f64,

@@ -182,6 +182,11 @@ mod tests {
             let inner = silu(hidden.clone().matmul(weights[0].clone().transpose().unsqueeze()));
             hidden + inner.matmul(weights[1].clone().transpose().unsqueeze())
         }
+
+        fn inputs(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Vec<Tensor<3>> {
+            let inner = silu(hidden.clone().matmul(weights[0].clone().transpose().unsqueeze()));
+            vec![hidden, inner]
+        }
     }
 
     /// `x Wᵀ`.
@@ -190,6 +195,10 @@ mod tests {
     impl Block for Linear {
         fn forward(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Tensor<3> {
             hidden.matmul(weights[0].clone().transpose().unsqueeze())
+        }
+
+        fn inputs(&self, _: &[Tensor<2>], hidden: Tensor<3>) -> Vec<Tensor<3>> {
+            vec![hidden]
         }
     }
 

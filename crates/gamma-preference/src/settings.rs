@@ -115,7 +115,7 @@ impl Settings {
             }
         };
         let objective = match self.objective.reading {
-            Reading::Teacher => true,
+            Reading::PerModule | Reading::Teacher => true,
             Reading::Mixed { last } => (0.0..=1.0).contains(&last),
             Reading::Through { hidden, divergence } => {
                 let weight = |weight: f64| weight.is_finite() && weight >= 0.0;

@@ -202,7 +202,7 @@ fn backward<N: Network>(
 }
 
 /// The values of one-element tensors, in one transfer from the device.
-fn numbers(tensors: Vec<Tensor<1>>) -> Vec<f64> {
+pub(crate) fn numbers(tensors: Vec<Tensor<1>>) -> Vec<f64> {
     let data = Tensor::cat(tensors, 0).into_data_as::<f32>();
     data.as_slice::<f32>().expect("converted to f32 above").iter().map(|&x| f64::from(x)).collect()
 }

@@ -26,6 +26,13 @@ impl gamma_preference::Block for DecoderBlock {
     fn forward(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Tensor<3> {
         self.0.forward_with(weights, hidden)
     }
+
+    fn inputs(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Vec<Tensor<3>> {
+        let mut inputs = Vec::with_capacity(weights.len());
+        self.0.observe(weights, hidden, |slot, x| inputs.push((slot, x.clone())));
+        inputs.sort_by_key(|&(slot, _)| slot);
+        inputs.into_iter().map(|(_, x)| x).collect()
+    }
 }
 
 /// Final norm and head of a decoder.

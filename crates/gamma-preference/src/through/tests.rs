@@ -36,8 +36,7 @@ fn linear(x: Tensor<3>, weight: &Tensor<2>) -> Tensor<3> {
 enum Kind {
     /// `x + silu(x W₁ᵀ) W₂ᵀ`.
     Mlp,
-    /// `x + c W₁ᵀ W₂ᵀ` with `W₂` the identity as far as candidates go: a network that is linear in
-    /// all of its errors together.
+    /// `x + c Wᵀ` with a constant `c`: a network of these is linear in all of its errors together.
     Additive(Tensor<3>),
 }
 
@@ -46,6 +45,13 @@ impl Block for Kind {
         match self {
             Self::Mlp => hidden.clone() + linear(silu(linear(hidden, &weights[0])), &weights[1]),
             Self::Additive(inputs) => hidden + linear(inputs.clone(), &weights[0]),
+        }
+    }
+
+    fn inputs(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Vec<Tensor<3>> {
+        match self {
+            Self::Mlp => vec![hidden.clone(), silu(linear(hidden, &weights[0]))],
+            Self::Additive(inputs) => vec![inputs.clone()],
         }
     }
 }
@@ -312,4 +318,50 @@ fn a_loss_that_is_not_finite_names_where_it_arose() {
         panic!("another error")
     };
     assert_eq!((block, round), (1, 0));
+}
+
+#[test]
+fn per_module_costs_are_those_of_the_second_moments_of_the_inputs() {
+    let mut toy = Toy::mlp();
+    let objective = Objective { reading: Reading::PerModule, ..both() };
+    let settings = Settings { pooled: false, ..settings(objective) };
+    let learned =
+        learn(&mut toy, &inputs(), &settings, &mut |_: &_| ControlFlow::Continue(())).expect("learns");
+    assert_eq!(toy.loads, [0, 1, 2]);
+    // The closed form, for the second module of the second block: tr(D H Dᵀ) / tr(W H Wᵀ).
+    let mut hessian = Tensor::<2>::zeros([INNER, INNER], &Device::flex());
+    for input in inputs() {
+        let state = toy.kinds[0].forward(&toy.originals[0], input);
+        let x = toy.kinds[1].inputs(&toy.originals[1], state).remove(1).flatten::<2>(0, 1);
+        hessian = hessian + x.clone().transpose().matmul(x);
+    }
+    let trace = |d: Tensor<2>| f64::from((d.clone().matmul(hessian.clone()) * d).sum().into_scalar::<f32>());
+    let expected: Vec<f64> = (0..CANDIDATES)
+        .map(|k| trace(toy.differences[1][1].clone().narrow(0, k, 1).reshape([WIDTH, INNER])))
+        .map(|error| error / trace(toy.originals[1][1].clone()))
+        .collect();
+    let seen = learned.observations.means(3, CANDIDATES);
+    for (found, expected) in seen.iter().zip(expected) {
+        let found = found.expect("every option is seen").mean;
+        assert!((found - expected).abs() < 1e-5 * expected, "{found} instead of {expected}");
+    }
+}
+
+#[test]
+fn mixed_inputs_start_as_teacher_forcing_and_end_as_the_students() {
+    let run = |reading| {
+        let mut toy = Toy::mlp();
+        let settings = settings(Objective { reading, ..both() });
+        learn(&mut toy, &inputs(), &settings, &mut |_: &_| ControlFlow::Continue(())).expect("learns")
+    };
+    let (forced, mixed) = (run(Reading::Mixed { last: 0.0 }), run(Reading::Mixed { last: 1.0 }));
+    let values = |learned: &crate::Learned, module: usize, rounds: fn(usize) -> bool| -> Vec<f64> {
+        let seen = &learned.observations;
+        let wanted = seen.modules[module].iter().filter(|x| rounds(seen.contexts[x.context].round));
+        wanted.map(|x| x.value).collect()
+    };
+    // The survey is teacher-forced either way, and so is the first block always.
+    assert_eq!(values(&forced, 5, |round| round == 0), values(&mixed, 5, |round| round == 0));
+    assert_eq!(values(&forced, 0, |round| round == 1), values(&mixed, 0, |round| round == 1));
+    assert_ne!(values(&forced, 5, |round| round == 1), values(&mixed, 5, |round| round == 1));
 }
