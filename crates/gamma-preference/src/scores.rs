@@ -141,3 +141,54 @@ fn repaired(module: &Competitor, estimates: &[Estimate], measured: &[Measured]) 
     }
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use gamma_core::{BitWidth, Format, GroupSize, ModuleName};
+
+    use super::*;
+    use crate::{Candidate, Context, choices::Shares};
+
+    fn competitors() -> Vec<Competitor> {
+        let module = |number: usize| Competitor {
+            name: ModuleName::new(format!("m{number}")),
+            shape: [128, 128],
+            candidates: [BitWidth::B4, BitWidth::B2]
+                .map(|bits| {
+                    let format = Format::symmetric(bits, GroupSize::G128);
+                    Candidate { stored_bits: format.stored_bits([128, 128]).unwrap(), format }
+                })
+                .to_vec(),
+        };
+        (0..8).map(module).collect()
+    }
+
+    /// Module `m` loses `m + 1` at 2 bits and a tenth of it at 4, which the first module saw under
+    /// `noise`.
+    fn seen(noise: f64) -> Observations {
+        let mut seen = Observations::new(8);
+        for context in 0..8 {
+            seen.contexts.push(Context { round: 0, batch: context, bits: 3.0, loss: 1.0 });
+            let sign = if context % 2 == 0 { 1.0 } else { -1.0 };
+            for module in 0..8 {
+                let size = 2.0 * (module + 1) as f64; // a cost is half a slope
+                seen.add(module, context, &Shares::Pure(1), &[0.0, size * (1.0 + 1e-3 * sign)]);
+                let (own, offset) = if module == 0 { (noise, 0.5 * noise) } else { (1e-3, 0.0) };
+                seen.add(module, context, &Shares::Pure(0), &[size * (0.1 + own * sign + offset), 0.0]);
+            }
+        }
+        seen
+    }
+
+    #[test]
+    fn a_noisy_wide_option_takes_its_cost_from_what_modules_have_in_common() {
+        let wide = |noise, pooled| {
+            let table = loss_table(&competitors(), &seen(noise), None, pooled).expect("a table");
+            let options = &table.modules()[0].options;
+            (options[1].cost, options[1].std_error.expect("seen often"))
+        };
+        let ((raw, raw_error), (pooled, pooled_error)) = (wide(0.2, false), wide(0.2, true));
+        assert!((raw - 0.2).abs() < 1e-9 && (pooled - 0.1).abs() < 2e-3, "{raw} became {pooled}");
+        assert!(pooled_error < 0.05 * raw_error, "{pooled_error} of {raw_error}");
+    }
+}
