@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use gamma::{Builder, Calibration, Gamma, Limits, Pressure, Sampling, ScoreSource, Settings, Solver};
+use gamma::{
+    Builder, Calibration, Gamma, Limits, Normaliser, Objective, Pressure, Reading, Sampling, ScoreSource,
+    Settings, Solver,
+};
 
 use crate::{
     budget::{BudgetArg, ChangeArg},
@@ -77,6 +80,18 @@ pub struct LearningArgs {
     /// Which numbers become the scores
     #[arg(long, value_enum, default_value_t = Score::Losses)]
     score: Score,
+    /// What each block is fed with while learning
+    #[arg(long, value_enum, default_value_t = ReadingArg::Through)]
+    reading: ReadingArg,
+    /// Weight of the errors of hidden states, where the student runs through [default: 0]
+    #[arg(long, value_name = "WEIGHT")]
+    hidden_weight: Option<f64>,
+    /// Weight of the divergence of the predictions, where the student runs through [default: 1]
+    #[arg(long, value_name = "WEIGHT")]
+    divergence_weight: Option<f64>,
+    /// What the error of a hidden state is measured by
+    #[arg(long, value_enum, default_value_t = NormaliserArg::Output)]
+    normaliser: NormaliserArg,
     /// Hold one budget by an augmented Lagrangian instead of drawing budgets
     #[arg(long, value_name = "BITS")]
     target: Option<f64>,
@@ -100,6 +115,28 @@ enum Score {
     Losses,
     /// Preference logits, as in the paper
     Logits,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ReadingArg {
+    /// The student's own hidden states; asks for its predictions
+    Through,
+    /// Full-precision hidden states, each block on its own, as in the paper
+    Teacher,
+    /// None: the error of every module's own output, in closed form
+    PerModule,
+    /// Full-precision hidden states that give way to half the student's over the rounds
+    Mixed,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum NormaliserArg {
+    /// The size of the residual stream
+    Output,
+    /// What the block adds to it
+    Update,
+    /// The diagonal Fisher information of the predictions
+    Fisher,
 }
 
 #[derive(Debug, Args)]
@@ -280,6 +317,27 @@ impl LearningArgs {
         self.text.length
     }
 
+    fn objective(&self) -> anyhow::Result<Objective> {
+        let (hidden, divergence) = (self.hidden_weight, self.divergence_weight);
+        if self.reading != ReadingArg::Through && hidden.or(divergence).is_some() {
+            bail!("only `--reading through` has two terms to weigh");
+        }
+        let reading = match self.reading {
+            ReadingArg::Through => {
+                Reading::Through { hidden: hidden.unwrap_or(0.0), divergence: divergence.unwrap_or(1.0) }
+            }
+            ReadingArg::Teacher => Reading::Teacher,
+            ReadingArg::PerModule => Reading::PerModule,
+            ReadingArg::Mixed => Reading::Mixed { last: 0.5 },
+        };
+        let normaliser = match self.normaliser {
+            NormaliserArg::Output => Normaliser::Output,
+            NormaliserArg::Update => Normaliser::Update,
+            NormaliserArg::Fisher => Normaliser::Fisher,
+        };
+        Ok(Objective { reading, normaliser })
+    }
+
     /// Adds everything that concerns learning.
     pub fn complete(&self, builder: Builder) -> anyhow::Result<Builder> {
         let Some(calibration) = self.text.calibration() else {
@@ -287,6 +345,7 @@ impl LearningArgs {
         };
         let defaults = Settings::default();
         let settings = Settings {
+            objective: self.objective()?,
             pressure: match self.target {
                 Some(target) => Pressure::AugmentedLagrangian { target, rho: 2.0 },
                 None => defaults.pressure,

@@ -29,7 +29,9 @@ pub enum LearnError<E: std::error::Error + 'static> {
         source: E,
     },
     /// The loss or a gradient is NaN or infinite.
-    #[error("the loss of block {block} is not finite in round {round}, step {step} (module `{module}`)")]
+    #[error(
+        "the loss of block {block} is not finite in round {round}, step {step}, batch {batch} (module `{module}`)"
+    )]
     NotFinite {
         /// The block.
         block: usize,
@@ -37,6 +39,8 @@ pub enum LearnError<E: std::error::Error + 'static> {
         round: usize,
         /// The step within the block.
         step: usize,
+        /// The calibration batch.
+        batch: usize,
         /// The first module whose gradient is not finite, or the block's first module.
         module: ModuleName,
     },

@@ -1,18 +1,19 @@
 //! Learns how much the precision of each module matters, without touching the weights.
 //!
 //! Every module chooses among frozen quantized candidates by a Gumbel-softmax over learnable
-//! logits; each block, fed with full-precision hidden states, is asked to reproduce its
-//! full-precision output; a price on bits, by an augmented Lagrangian or by drawing budgets,
-//! keeps the choices honest. What comes out is a cost for every option of every module.
+//! logits; each block is asked to reproduce its full-precision output, fed with full-precision
+//! hidden states or with the student's own, and the whole to predict as it did; a price on bits, by
+//! an augmented Lagrangian or by drawing budgets, keeps the choices honest. What comes out is a cost
+//! for every option of every module. [`Objective`] says what is asked.
 //!
-//! Use this crate if you bring your own model on burn tensors: implement [`Network`] and
-//! [`Block`]. It knows no quantizer, no solver and no files.
+//! Use this crate if you bring your own model on burn tensors: implement [`Network`], [`Block`]
+//! and [`Head`]. It knows no quantizer, no solver and no files.
 //!
 //! ```
 //! use std::ops::ControlFlow;
 //! use burn::tensor::{Device, Distribution, Tensor};
 //! use gamma_core::{BitWidth, Format, GroupSize, ModuleName};
-//! use gamma_preference::{Bank, Block, Candidate, Competitor, Network, Settings, learn};
+//! use gamma_preference::{Bank, Block, Candidate, Competitor, Head, Network, Objective, Reading, Settings, learn};
 //!
 //! /// One linear layer, `x Wᵀ`, is the whole network.
 //! struct Layer;
@@ -20,11 +21,18 @@
 //!     fn forward(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Tensor<3> {
 //!         hidden.matmul(weights[0].clone().transpose().unsqueeze())
 //!     }
+//!     fn inputs(&self, _: &[Tensor<2>], hidden: Tensor<3>) -> Vec<Tensor<3>> { vec![hidden] }
+//! }
+//!
+//! /// Its output is all there is to predict from.
+//! impl Head for Layer {
+//!     fn logits(&self, hidden: Tensor<3>) -> Tensor<3> { hidden }
 //! }
 //!
 //! struct Toy(Tensor<2>, Vec<Vec<Competitor>>);
 //! impl Network for Toy {
 //!     type Block = Layer;
+//!     type Head = Layer;
 //!     type Error = std::convert::Infallible;
 //!     fn competitors(&self) -> &[Vec<Competitor>] { &self.1 }
 //!     fn load(&mut self, _: usize) -> Result<Bank<Layer>, Self::Error> {
@@ -33,6 +41,7 @@
 //!         let differences = Tensor::cat(vec![flat.clone() * -0.4, flat * -0.05], 0);
 //!         Ok(Bank { block: Layer, originals: vec![self.0.clone()], differences: vec![differences] })
 //!     }
+//!     fn head(&self) -> &Layer { &Layer }
 //! }
 //!
 //! let device = Device::flex();
@@ -43,7 +52,8 @@
 //! let module = Competitor { name: ModuleName::new("layer"), shape: [8, 8], candidates: candidates.to_vec() };
 //! let weight = Tensor::random([8, 8], Distribution::Normal(0.0, 1.0), &device);
 //! let inputs = vec![Tensor::random([2, 16, 8], Distribution::Normal(0.0, 1.0), &device)];
-//! let settings = Settings { rounds: 2, ..Settings::default() };
+//! let objective = Objective { reading: Reading::Teacher, ..Objective::default() };
+//! let settings = Settings { objective, rounds: 2, ..Settings::default() };
 //! let mut network = Toy(weight, vec![vec![module]]);
 //! let learned = learn(&mut network, &inputs, &settings, &mut |_: &_| ControlFlow::Continue(()))?;
 //! let options = &learned.losses.modules()[0].options;
@@ -54,17 +64,29 @@
 
 mod adam;
 mod choices;
+mod divergence;
 mod error;
+mod fisher;
 mod learn;
+mod learner;
+mod mixed;
 mod network;
+mod objective;
+mod observe;
+mod per_module;
+mod pool;
 mod price;
 mod progress;
 mod reconstruction;
+mod scores;
 mod settings;
-mod tally;
+mod teacher;
+mod through;
 
 pub use error::LearnError;
 pub use learn::{Learned, learn};
-pub use network::{Bank, Block, Candidate, Competitor, Network};
+pub use network::{Bank, Block, Candidate, Competitor, Head, Network};
+pub use objective::{Normaliser, Objective, Reading};
+pub use observe::{Context, Observation, Observations};
 pub use progress::{Progress, Step};
 pub use settings::{Pressure, Sampling, Settings};

@@ -8,6 +8,17 @@ pub trait Block {
     /// The output for `hidden`, shape `[batch, tokens, width]`, with `weights` in place of the
     /// linear weights, each `[out_features, in_features]`. Must be differentiable in `weights`.
     fn forward(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Tensor<3>;
+
+    /// What each linear weight is multiplied with on the way, `[batch, tokens, in_features]`, in the
+    /// order of the weights.
+    fn inputs(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Vec<Tensor<3>>;
+}
+
+/// What follows the last block of a network.
+pub trait Head {
+    /// The logits `[batch, tokens, vocabulary]` for the residual stream `hidden`, shape
+    /// `[batch, tokens, width]`. Must be differentiable in `hidden`, and treat tokens one by one.
+    fn logits(&self, hidden: Tensor<3>) -> Tensor<3>;
 }
 
 /// One way to store a module.
@@ -51,17 +62,23 @@ pub struct Bank<B> {
 pub trait Network {
     /// The blocks.
     type Block: Block;
+    /// What follows the last of them.
+    type Head: Head;
     /// Why a block cannot be had.
     type Error: std::error::Error + 'static;
 
     /// The modules of each block, in the order of their weights.
     fn competitors(&self) -> &[Vec<Competitor>];
 
-    /// Loads block `number` with its candidates. Called once per round for each block, in order;
-    /// the previous bank has been dropped by then. The numbers and shapes of its weights are those
-    /// of [`competitors`](Self::competitors); learning panics if they are not.
+    /// Loads block `number` with its candidates. Called in order, and where the student runs
+    /// through also in reverse order; the previous bank has been dropped by then. The numbers and
+    /// shapes of its weights are those of [`competitors`](Self::competitors); learning panics if
+    /// they are not.
     ///
     /// # Errors
     /// Whatever keeps the block from being loaded.
     fn load(&mut self, number: usize) -> Result<Bank<Self::Block>, Self::Error>;
+
+    /// What follows the last block. Only the readings of the objective with an end loss ask.
+    fn head(&self) -> &Self::Head;
 }

@@ -1,6 +1,9 @@
 //! What a bit costs while learning.
 
-use crate::{Competitor, choices::softmax};
+use crate::{
+    Competitor,
+    choices::{Shares, softmax},
+};
 
 /// The code bits per weight of each candidate, and each module's share of all weights.
 #[derive(Debug)]
@@ -28,6 +31,16 @@ impl Widths {
 
     pub(crate) fn share(&self, module: usize) -> f64 {
         self.shares[module]
+    }
+
+    /// Code bits per weight of what is `used` by the modules from `first` on.
+    pub(crate) fn average<'a>(&self, first: usize, used: impl Iterator<Item = &'a Shares>) -> f64 {
+        let modules = self.bits[first..].iter().zip(&self.shares[first..]).zip(used);
+        let (sum, total) = modules.fold((0.0, 0.0), |(sum, total), ((bits, share), used)| {
+            let own: f64 = bits.iter().enumerate().map(|(k, bits)| used.of(k) * bits).sum();
+            (sum + share * own, total + share)
+        });
+        sum / total
     }
 
     /// Narrowest and widest average that any choice can have.

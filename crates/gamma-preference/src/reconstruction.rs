@@ -1,8 +1,8 @@
-//! The teacher-forced loss of one block, and its gradient in the choices.
+//! The loss of one block, and the gradient of a loss in its choices.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Gradients, Tensor, TensorData};
 
-use crate::{Bank, Block, choices::Shares};
+use crate::{Bank, Block, Normaliser, choices::Shares};
 
 /// What a block should answer to a batch: its own full-precision output.
 pub(crate) struct Target {
@@ -47,37 +47,89 @@ impl Target {
     pub(crate) fn output(&self) -> Tensor<3> {
         self.output.clone()
     }
+
+    /// The error of `output` in the measure of `scale`, averaged over the tokens that count.
+    pub(crate) fn loss(&self, output: Tensor<3>, scale: &Scale) -> Tensor<1> {
+        let error = (output - self.output.clone()) * self.mask.clone();
+        match scale {
+            Scale::Energy(energy) => error.square().sum() / (energy * self.tokens.max(1.0)),
+            Scale::Fisher(fisher) => (error.square() * fisher.clone()).sum() / (2.0 * self.tokens.max(1.0)),
+        }
+    }
+
+    /// Sums over the tokens that count: of the squares of `x`, channel by channel, shape
+    /// `[1, 1, width]`, and of the tokens themselves.
+    pub(crate) fn squares(&self, x: &Tensor<3>) -> (Tensor<3>, f64) {
+        ((x.clone() * self.mask.clone()).square().sum_dim(0).sum_dim(1), self.tokens)
+    }
+
+    /// Squared norm of what the block adds to its input, summed over the tokens that count.
+    fn update_energy(&self, input: &Tensor<3>) -> f64 {
+        let update = (self.output.clone() - input.clone()) * self.mask.clone();
+        f64::from(update.square().sum().into_scalar::<f32>())
+    }
 }
 
-/// `Z`, the mean squared norm of the residual stream over the tokens that count.
-pub(crate) fn stream_energy(targets: &[Target]) -> f64 {
-    let (energy, tokens) = targets.iter().fold((0.0, 0.0), |(e, t), x| (e + x.energy, t + x.tokens));
+/// How an error of a block's output is measured.
+pub(crate) enum Scale {
+    /// `‖e‖² / Z`.
+    Energy(f64),
+    /// `½ Σ_c F_c e_c²` with one `F` per channel, `[1, 1, width]`: nats per token.
+    Fisher(Tensor<3>),
+}
+
+impl Scale {
+    /// The measure at one block, from its full-precision inputs and outputs.
+    pub(crate) fn new<'a>(
+        normaliser: Normaliser,
+        batches: impl Iterator<Item = (&'a Tensor<3>, &'a Target)>,
+        fisher: Option<&Tensor<3>>,
+    ) -> Self {
+        match (normaliser, fisher) {
+            (Normaliser::Fisher, Some(fisher)) => Self::Fisher(fisher.clone()),
+            (Normaliser::Update, _) => {
+                let sums = batches.map(|(input, target)| (target.update_energy(input), target.tokens));
+                Self::Energy(mean_energy(sums))
+            }
+            _ => Self::Energy(mean_energy(batches.map(|(_, target)| (target.energy, target.tokens)))),
+        }
+    }
+}
+
+/// `Z`: a mean squared norm per token, from sums over batches.
+fn mean_energy(sums: impl Iterator<Item = (f64, f64)>) -> f64 {
+    let (energy, tokens) = sums.fold((0.0, 0.0), |(e, t), (energy, tokens)| (e + energy, t + tokens));
     (energy / f64::max(tokens, 1.0)).max(f64::MIN_POSITIVE)
 }
 
 /// Runs the block on `input` with the weights `W + Σ_k y_k (Q_k - W)` and compares with `target`:
-/// `R = E_t ‖f(h; W̃) - f(h; W)‖² / Z`.
-///
-/// Autodiff sees the mixed weights as leaves and never the candidates: `∂R/∂y_k = ⟨G, Q_k⟩`, so
-/// that one inner product per candidate is all that survives the step.
+/// `R = E_t ‖f(h; W̃) - f(h; W)‖² / Z`, or as `scale` measures errors.
 pub(crate) fn slopes<B: Block>(
     bank: &Bank<B>,
     input: Tensor<3>,
     target: &Target,
-    energy: f64,
+    scale: &Scale,
     choices: &[Shares],
 ) -> Slopes {
-    let weights: Vec<Tensor<2>> = bank
-        .originals
-        .iter()
-        .zip(&bank.differences)
-        .zip(choices)
-        .map(|((w, d), y)| mix(w, d, y).autodiff().require_grad())
-        .collect();
-    let output = bank.block.forward(&weights, input);
-    let error = (output - target.output.clone()) * target.mask.clone();
-    let loss = error.square().sum() / (energy * target.tokens.max(1.0));
+    contract(bank, choices, |weights| target.loss(bank.block.forward(weights, input), scale), |_| ())
+}
+
+/// Differentiates the loss that `run` makes of the mixed weights, and answers its value and slopes.
+///
+/// Autodiff sees the mixed weights as leaves and never the candidates: `∂R/∂y_k = ⟨G, Q_k⟩`, so
+/// that one inner product per candidate is all that survives the step. `rest` is shown the other
+/// gradients.
+pub(crate) fn contract<B: Block>(
+    bank: &Bank<B>,
+    choices: &[Shares],
+    run: impl FnOnce(&[Tensor<2>]) -> Tensor<1>,
+    rest: impl FnOnce(&mut Gradients),
+) -> Slopes {
+    let leaf = |weight: Tensor<2>| weight.autodiff().require_grad();
+    let weights: Vec<Tensor<2>> = mixed(bank, choices).into_iter().map(leaf).collect();
+    let loss = run(&weights);
     let mut gradients = loss.backward();
+    rest(&mut gradients);
     let mut answers = vec![loss.inner()];
     for (weight, difference) in weights.iter().zip(&bank.differences) {
         let [candidates, size] = difference.dims();
@@ -95,6 +147,12 @@ pub(crate) fn slopes<B: Block>(
     let counts = bank.differences.iter().map(|differences| differences.dims()[0]);
     let slopes = counts.map(|count| answers.by_ref().take(count).collect()).collect();
     Slopes { loss, slopes }
+}
+
+/// The weights of a block under `choices`, one per module.
+pub(crate) fn mixed<B>(bank: &Bank<B>, choices: &[Shares]) -> Vec<Tensor<2>> {
+    let modules = bank.originals.iter().zip(&bank.differences).zip(choices);
+    modules.map(|((original, differences), choice)| mix(original, differences, choice)).collect()
 }
 
 /// `W + Σ_k y_k (Q_k - W)`; a pure choice touches one candidate only.
@@ -124,6 +182,11 @@ mod tests {
             let inner = silu(hidden.clone().matmul(weights[0].clone().transpose().unsqueeze()));
             hidden + inner.matmul(weights[1].clone().transpose().unsqueeze())
         }
+
+        fn inputs(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Vec<Tensor<3>> {
+            let inner = silu(hidden.clone().matmul(weights[0].clone().transpose().unsqueeze()));
+            vec![hidden, inner]
+        }
     }
 
     /// `x Wᵀ`.
@@ -132,6 +195,10 @@ mod tests {
     impl Block for Linear {
         fn forward(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Tensor<3> {
             hidden.matmul(weights[0].clone().transpose().unsqueeze())
+        }
+
+        fn inputs(&self, _: &[Tensor<2>], hidden: Tensor<3>) -> Vec<Tensor<3>> {
+            vec![hidden]
         }
     }
 
@@ -150,11 +217,16 @@ mod tests {
         Bank { block, originals, differences }
     }
 
+    /// The mean squared norm of the stream.
+    fn energy(target: &Target) -> f64 {
+        target.energy / target.tokens
+    }
+
     fn loss_and_slopes<B: Block>(bank: &Bank<B>, choices: &[Shares]) -> Slopes {
         let input = random([2, 9, 6], 1);
         let target = Target::new(bank.block.forward(&bank.originals, input.clone()));
-        let energy = stream_energy(std::slice::from_ref(&target));
-        slopes(bank, input, &target, energy, choices)
+        let scale = Scale::Energy(energy(&target));
+        slopes(bank, input, &target, &scale, choices)
     }
 
     #[test]
@@ -199,7 +271,7 @@ mod tests {
             .map(|((w, d), y)| w.clone() + y.clone().matmul(d.clone()).reshape(w.dims()))
             .collect();
         let error = (bank.block.forward(&mixed, input) - target.output()) * target.mask.clone();
-        let loss = error.square().sum() / (stream_energy(std::slice::from_ref(&target)) * target.tokens);
+        let loss = error.square().sum() / (energy(&target) * target.tokens);
         let gradients = loss.backward();
         for (leaf, found) in leaves.iter().zip(&found.slopes) {
             let expected = leaf.grad(&gradients).expect("a leaf").into_data_as::<f32>();
@@ -227,6 +299,6 @@ mod tests {
         let output = Tensor::<3>::from_data(TensorData::new(values, [2, 8, 4]), &Device::flex());
         let target = Target::new(output);
         assert!((target.tokens - 13.0).abs() < 1e-12);
-        assert!((stream_energy(&[target]) - 4.0).abs() < 1e-12);
+        assert!((energy(&target) - 4.0).abs() < 1e-12);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::LearnError;
+use crate::{LearnError, Objective, Reading};
 
 /// What keeps the choices from all going to the widest candidate.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,17 +42,21 @@ pub enum Sampling {
 ///
 /// | setting | default | purpose |
 /// |---|---|---|
+/// | `objective` | [`Objective::default`] | what is asked of the quantized model |
 /// | `pressure` | budgets drawn from 2.1 to 4.5 | what a bit costs while learning |
 /// | `sampling` | hard | mixtures or pure candidates |
 /// | `rounds` | 8 | passes over the blocks after the survey |
 /// | `steps` | 24 | gradient steps per block and round |
-/// | `survey_draws` | 8 | times each candidate is drawn before learning |
+/// | `survey_draws` | 2 | times each candidate is drawn before learning |
 /// | `learning_rate` | 0.05 | of Adam on the logits |
 /// | `temperature` | 2 → 0.3 | of the Gumbel-softmax, exponential over the rounds; 1 where budgets are drawn |
 /// | `exploration` | 0.1 | share of hard draws that ignore the logits |
+/// | `pooled` | yes | whether modules share what they have in common |
 /// | `seed` | 0 | of all draws |
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
+    /// What is asked of the quantized model.
+    pub objective: Objective,
     /// What a bit costs while learning.
     pub pressure: Pressure,
     /// Mixtures or pure candidates.
@@ -70,6 +74,9 @@ pub struct Settings {
     pub temperature: (f64, f64),
     /// Share of hard draws that ignore the logits, 0 to 1.
     pub exploration: f64,
+    /// Whether the loss of an option is estimated from its own steps and, as far as these are few or
+    /// noisy, from how much the same step in width changes the loss of all other modules.
+    pub pooled: bool,
     /// Seed of all draws.
     pub seed: u64,
 }
@@ -77,14 +84,16 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            objective: Objective::default(),
             pressure: Pressure::DrawnBudgets { from: 2.1, to: 4.5 },
             sampling: Sampling::Hard,
             rounds: 8,
             steps: 24,
-            survey_draws: 8,
+            survey_draws: 2,
             learning_rate: 0.05,
             temperature: (2.0, 0.3),
             exploration: 0.1,
+            pooled: true,
             seed: 0,
         }
     }
@@ -105,7 +114,20 @@ impl Settings {
                 target.is_finite() && target > 0.0 && rho.is_finite() && rho > 0.0
             }
         };
+        let objective = match self.objective.reading {
+            Reading::PerModule | Reading::Teacher => true,
+            Reading::Mixed { last } => (0.0..=1.0).contains(&last),
+            Reading::Through { hidden, divergence } => {
+                let weight = |weight: f64| weight.is_finite() && weight >= 0.0;
+                weight(hidden) && weight(divergence) && hidden + divergence > 0.0
+            }
+        };
         let checks = [
+            (
+                "objective",
+                objective,
+                "a share between 0 and 1; weights that are not negative, and not both 0",
+            ),
             ("pressure", pressure, "budgets are positive, from <= to, rho is positive"),
             ("rounds", self.rounds < 1 << 15, "fewer than 32768"),
             ("steps", (1..1 << 16).contains(&self.steps), "1 to 65535 per block and round"),
@@ -134,6 +156,7 @@ impl Settings {
 impl fmt::Display for Settings {
     /// Every setting in words, as it goes into the provenance of a score file.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, ", self.objective)?;
         match self.pressure {
             Pressure::DrawnBudgets { from, to } => write!(f, "budgets drawn from {from} to {to}")?,
             Pressure::AugmentedLagrangian { target, rho } => {
@@ -149,6 +172,7 @@ impl fmt::Display for Settings {
         }
         let Self { rounds, steps, survey_draws, learning_rate, seed, .. } = self;
         write!(f, ", {rounds} rounds of {steps} steps, survey of {survey_draws} draws, ")?;
-        write!(f, "learning rate {learning_rate}, seed {seed}")
+        let pooled = if self.pooled { ", pooled" } else { "" };
+        write!(f, "learning rate {learning_rate}{pooled}, seed {seed}")
     }
 }

@@ -95,7 +95,7 @@ pub use gamma_ilp::{
     RuleError, Solver, Ties, Which,
 };
 pub use gamma_model::{self as model, Config, Evaluation, ModelError};
-pub use gamma_preference::{LearnError, Pressure, Sampling, Settings, Step};
+pub use gamma_preference::{LearnError, Normaliser, Objective, Pressure, Reading, Sampling, Settings, Step};
 pub use gamma_quant::{self as quant, Awq, Clip, Gptq, Hqq, Quantizer, Rescale, Rtn, Variants};
 
 /// The code of the README is compiled with the documentation tests.

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use gamma_core::Format;
 use gamma_model::{Block, Decoder};
-use gamma_preference::{Bank, Candidate, Competitor, Network};
+use gamma_preference::{Bank, Candidate, Competitor, Head, Network};
 
 use crate::{
     Error,
@@ -13,6 +13,7 @@ use crate::{
 /// A decoder with a bank of candidates for every module.
 pub(crate) struct BankedDecoder<'a> {
     decoder: &'a Decoder,
+    head: DecoderHead<'a>,
     bank: &'a CandidateBank,
     formats: &'a [Format],
     competitors: Vec<Vec<Competitor>>,
@@ -24,6 +25,22 @@ pub(crate) struct DecoderBlock(Block);
 impl gamma_preference::Block for DecoderBlock {
     fn forward(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Tensor<3> {
         self.0.forward_with(weights, hidden)
+    }
+
+    fn inputs(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Vec<Tensor<3>> {
+        let mut inputs = Vec::with_capacity(weights.len());
+        self.0.observe(weights, hidden, |slot, x| inputs.push((slot, x.clone())));
+        inputs.sort_by_key(|&(slot, _)| slot);
+        inputs.into_iter().map(|(_, x)| x).collect()
+    }
+}
+
+/// Final norm and head of a decoder.
+pub(crate) struct DecoderHead<'a>(&'a Decoder);
+
+impl Head for DecoderHead<'_> {
+    fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        self.0.logits(hidden)
     }
 }
 
@@ -46,12 +63,13 @@ impl<'a> BankedDecoder<'a> {
         };
         let competitors =
             (0..config.blocks).map(|b| config.modules(b).iter().map(competitor).collect()).collect();
-        Self { decoder, bank, formats, competitors }
+        Self { decoder, head: DecoderHead(decoder), bank, formats, competitors }
     }
 }
 
-impl Network for BankedDecoder<'_> {
+impl<'a> Network for BankedDecoder<'a> {
     type Block = DecoderBlock;
+    type Head = DecoderHead<'a>;
     type Error = Error;
 
     fn competitors(&self) -> &[Vec<Competitor>] {
@@ -76,5 +94,8 @@ impl Network for BankedDecoder<'_> {
             })
             .collect();
         Ok(Bank { block: DecoderBlock(block), originals, differences })
+    }
+    fn head(&self) -> &DecoderHead<'a> {
+        &self.head
     }
 }

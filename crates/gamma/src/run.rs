@@ -226,7 +226,7 @@ impl Run {
     }
 
     fn provenance(&self, sequences: &[Vec<u32>]) -> Provenance {
-        let learner = format!("teacher-forced reconstruction, {}, batch {}", self.learning, self.batch);
+        let learner = format!("{}, batch {}", self.learning, self.batch);
         let quantizer = self.method.describe();
         let (version, config) = (env!("CARGO_PKG_VERSION"), self.config());
         let settings =

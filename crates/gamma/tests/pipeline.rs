@@ -7,8 +7,8 @@ use std::{
 };
 
 use gamma::{
-    BitWidth, Budget, Calibration, Error, Event, Format, Gamma, GroupSize, Limits, Pressure, Quantizer,
-    Quiet, Rtn, Run, ScoreSource, Scores, Settings, Solver,
+    BitWidth, Budget, Calibration, Error, Event, Format, Gamma, GroupSize, Limits, Objective, Pressure,
+    Quantizer, Quiet, Reading, Rtn, Run, ScoreSource, Scores, Settings, Solver,
     core::{FixedRole, Part},
     quant::{CalibrationNeeds, CalibrationStats, QuantizeError, QuantizedWeight, WeightView},
 };
@@ -202,7 +202,10 @@ fn the_paper_mode_holds_its_budget() {
 
 #[test]
 fn the_model_can_write_its_own_calibration_text() {
-    let settings = Settings { rounds: 0, steps: 1, survey_draws: 1, ..Settings::default() };
+    // One draw of each option says little where the student runs through; block by block it is enough
+    // for every cost to be positive.
+    let objective = Objective { reading: Reading::Teacher, ..Objective::default() };
+    let settings = Settings { objective, rounds: 0, steps: 1, survey_draws: 1, ..Settings::default() };
     let calibration = Calibration::sampled().sequences(4).length(32);
     let run =
         builder().calibration(calibration).candidates([2, 4]).learning(settings).build().expect("valid");

@@ -1,0 +1,348 @@
+//! What learning knows at any moment: logits, their optimizer, the price of a bit, and all that was
+//! seen. Plain data, and random streams that depend on nothing but the seed and the position.
+
+use rand::{Rng, RngExt};
+
+use crate::{
+    Competitor, Context, LearnError, Observations, Pressure, Progress, Settings, Step,
+    adam::Adam,
+    choices::{Draw, Shares, balanced, draw, softmax, stream},
+    observe::Estimate,
+    price::{Multiplier, Widths, tilt},
+};
+
+/// Random streams for draws that belong to a whole round, or to all steps of a block.
+const NOT_A_BLOCK: usize = (1 << 24) - 1;
+const NOT_A_STEP: usize = (1 << 24) - 1;
+
+/// A step that runs through the whole network.
+pub(crate) struct Pass {
+    /// Its number in the round.
+    pub(crate) step: usize,
+    pub(crate) batch: usize,
+    /// One per module of the network.
+    pub(crate) draws: Vec<Draw>,
+    /// The price of a bit that they were drawn at.
+    pub(crate) price: f64,
+}
+
+pub(crate) struct Learner<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) blocks: Vec<Vec<Competitor>>,
+    /// Latest loss per block, averaged over steps.
+    pub(crate) losses: Vec<f64>,
+    /// Likewise of the end loss.
+    pub(crate) ending: f64,
+    /// Loss of all blocks at random choices: the unit of the Lagrangian.
+    pub(crate) random_loss: f64,
+    pub(crate) seen: Observations,
+    pub(crate) logits: Vec<Vec<f64>>,
+    pub(crate) multiplier: Option<Multiplier>,
+    widths: Widths,
+    adam: Adam,
+    price: f64,
+    done: usize,
+    total: usize,
+}
+
+impl<'a> Learner<'a> {
+    pub(crate) fn new(blocks: Vec<Vec<Competitor>>, settings: &'a Settings) -> Self {
+        let modules: Vec<&Competitor> = blocks.iter().flatten().collect();
+        let logits: Vec<Vec<f64>> = modules.iter().map(|module| vec![0.0; module.candidates.len()]).collect();
+        let survey: usize = blocks.iter().map(|modules| survey_steps(modules, settings)).sum();
+        Self {
+            widths: Widths::new(&modules),
+            adam: Adam::new(settings.learning_rate, &logits),
+            losses: vec![0.0; blocks.len()],
+            ending: 0.0,
+            seen: Observations::new(logits.len()),
+            logits,
+            random_loss: 0.0,
+            multiplier: None,
+            price: 0.0,
+            done: 0,
+            total: survey + settings.rounds * settings.steps * blocks.len(),
+            settings,
+            blocks,
+        }
+    }
+
+    /// Says how many steps there will be, where it is not the number of a survey and rounds.
+    pub(crate) fn expect_steps(&mut self, total: usize) {
+        self.total = total;
+    }
+
+    /// Number of the first module of `block`.
+    pub(crate) fn first(&self, block: usize) -> usize {
+        self.blocks[..block].iter().map(Vec::len).sum()
+    }
+
+    /// The batches of a round, as many as it has steps per block, each once where there are enough:
+    /// only these have to be run through the full-precision blocks.
+    pub(crate) fn batches(&self, round: usize, available: usize) -> Vec<usize> {
+        let steps = if round == 0 { self.longest_survey() } else { self.settings.steps };
+        let mut order = balanced(available, 1, &mut stream(self.settings.seed, round, NOT_A_BLOCK, 0));
+        order.truncate(steps);
+        order
+    }
+
+    fn longest_survey(&self) -> usize {
+        self.blocks.iter().map(|modules| survey_steps(modules, self.settings)).max().unwrap_or(1)
+    }
+
+    /// Whether the candidates reach the budget that is to be held.
+    pub(crate) fn check_target<E: std::error::Error>(&self) -> Result<(), LearnError<E>> {
+        let (low, high) = self.widths.range();
+        match self.settings.pressure {
+            Pressure::AugmentedLagrangian { target, .. } if !(low..=high).contains(&target) => {
+                Err(LearnError::Setting {
+                    name: "pressure",
+                    found: format!("a target of {target} bits"),
+                    expected: "between the narrowest and the widest candidate",
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The steps of one block in one round that it takes on its own; `None` for a step whose draws
+    /// depend on the steps before it.
+    pub(crate) fn survey(&self, block: usize) -> Vec<Vec<Draw>> {
+        self.survey_choices(block, survey_steps(&self.blocks[block], self.settings))
+    }
+
+    /// The passes of a round through the whole network, all drawn from the logits of this moment.
+    pub(crate) fn passes(&mut self, round: usize, available: usize) -> Vec<Pass> {
+        let batches = self.batches(round, available);
+        let steps = if round == 0 { self.longest_survey() } else { self.settings.steps };
+        let surveyed: Vec<Vec<Vec<Draw>>> = match round {
+            0 => (0..self.blocks.len()).map(|block| self.survey_choices(block, steps)).collect(),
+            _ => Vec::new(),
+        };
+        let modules = self.logits.len();
+        let mut pass = |step: usize| {
+            let draws = if round == 0 {
+                surveyed.iter().flat_map(|block| block[step].clone()).collect()
+            } else {
+                let mut rng = stream(self.settings.seed, round, NOT_A_BLOCK - 1, step);
+                self.draws(0..modules, round, &mut rng)
+            };
+            Pass { step, batch: batches[step % batches.len()], draws, price: self.price }
+        };
+        (0..steps).map(&mut pass).collect()
+    }
+
+    /// Every candidate of every module equally often, in an order of its own per module.
+    fn survey_choices(&self, block: usize, steps: usize) -> Vec<Vec<Draw>> {
+        let modules = &self.blocks[block];
+        let mut rng = stream(self.settings.seed, 0, block, NOT_A_STEP);
+        let orders: Vec<(usize, Vec<usize>)> = modules
+            .iter()
+            .map(|module| {
+                let candidates = module.candidates.len();
+                (candidates, balanced(candidates, steps.div_ceil(candidates), &mut rng))
+            })
+            .collect();
+        let choose = |step: usize| {
+            let one = |(candidates, order): &(usize, Vec<usize>)| {
+                let share = 1.0 / *candidates as f64;
+                Draw { used: Shares::Pure(order[step]), soft: vec![share; *candidates] }
+            };
+            orders.iter().map(one).collect()
+        };
+        (0..steps).map(choose).collect()
+    }
+
+    /// One choice for each of `modules`, at the price of the moment.
+    pub(crate) fn draws(
+        &mut self,
+        modules: std::ops::Range<usize>,
+        round: usize,
+        rng: &mut impl Rng,
+    ) -> Vec<Draw> {
+        let temperature = self.temperature(round);
+        let tilted_by = match self.settings.pressure {
+            Pressure::DrawnBudgets { from, to } => {
+                let (from, to) = self.widths.reachable(from, to);
+                let target = from + (to - from) * rng.random::<f64>();
+                self.price = self.widths.price_for(&self.logits, target, temperature);
+                self.price
+            }
+            Pressure::AugmentedLagrangian { .. } => 0.0,
+        };
+        let Settings { sampling, exploration, .. } = *self.settings;
+        let mut one = |module: usize| {
+            let logits = tilt(&self.logits[module], self.widths.of(module), tilted_by);
+            draw(&logits, temperature, sampling, exploration, rng)
+        };
+        modules.map(&mut one).collect()
+    }
+
+    /// Takes in what a step found out about the modules from `first` on.
+    pub(crate) fn take(
+        &mut self,
+        (round, batch): (usize, usize),
+        first: usize,
+        draws: &[Draw],
+        loss: f64,
+        slopes: &[Vec<f64>],
+    ) {
+        let context = self.seen.contexts.len();
+        let bits = self.widths.average(first, draws.iter().map(|draw| &draw.used));
+        self.seen.contexts.push(Context { round, batch, bits, loss });
+        for (module, (draw, slopes)) in (first..).zip(draws.iter().zip(slopes)) {
+            self.seen.add(module, context, &draw.used, slopes);
+        }
+        if round > 0 {
+            self.update(first, draws, slopes, self.temperature(round));
+        } else {
+            self.record_scale(first, draws, slopes);
+        }
+    }
+
+    /// One step of Adam on the logits of a block's modules. With `y` the sample that the gradient
+    /// passes through, `p` the noise-free shares, and `n/N` the module's share of all weights,
+    /// `∂/∂θ_k = y_k/τ (m_k - Σ y_j m_j)/R₀ + (λ + ρ g) n/N p_k/τ (c_k - Σ p_j c_j)`.
+    fn update(&mut self, first: usize, draws: &[Draw], slopes: &[Vec<f64>], temperature: f64) {
+        if let (Some(multiplier), Pressure::AugmentedLagrangian { target, .. }) =
+            (self.multiplier, self.settings.pressure)
+        {
+            self.price = multiplier.price(self.widths.expected(&self.logits, 0.0, temperature) - target);
+        }
+        for (number, (draw, slopes)) in draws.iter().zip(slopes).enumerate() {
+            let module = first + number;
+            let unit = temperature * self.random_loss;
+            let mut gradient: Vec<f64> = centred(&draw.soft, slopes).map(|slope| slope / unit).collect();
+            if self.multiplier.is_some() {
+                let (bits, shares) = (self.widths.of(module), softmax(&self.logits[module], temperature));
+                let price = self.price * self.widths.share(module) / temperature;
+                for (gradient, bits) in gradient.iter_mut().zip(centred(&shares, bits)) {
+                    *gradient += price * bits;
+                }
+            }
+            self.adam.update(module, &mut self.logits[module], &gradient);
+        }
+    }
+
+    /// Tells Adam how large the gradients of each module are, from the survey.
+    fn record_scale(&mut self, first: usize, draws: &[Draw], slopes: &[Vec<f64>]) {
+        for (number, (draw, slopes)) in draws.iter().zip(slopes).enumerate() {
+            let squares: f64 = centred(&draw.soft, slopes).map(|slope| slope * slope).sum();
+            self.adam.record(first + number, squares / slopes.len() as f64);
+        }
+    }
+
+    /// Tells the caller that a step of `block` is done; `price` is that of the step, where it has one
+    /// of its own.
+    pub(crate) fn report<E: std::error::Error>(
+        &mut self,
+        (round, block): (usize, usize),
+        pass: Option<&Pass>,
+        progress: &mut dyn Progress,
+    ) -> Result<(), LearnError<E>> {
+        self.done += 1;
+        let temperature = self.temperature(round);
+        let price = pass.map_or(self.price, |pass| pass.price);
+        let report = Step {
+            round,
+            block,
+            done: self.done,
+            total: self.total,
+            loss: self.losses.iter().sum::<f64>() + self.ending,
+            expected_bits: self.expected_bits(price, temperature),
+            multiplier: price,
+        };
+        if progress.step(&report).is_break() { Err(LearnError::Interrupted) } else { Ok(()) }
+    }
+
+    pub(crate) fn end_round(&mut self, round: usize) {
+        if round == 0 {
+            self.random_loss = (self.losses.iter().sum::<f64>() + self.ending).max(f64::MIN_POSITIVE);
+            self.adam.start(self.temperature(1) * self.random_loss);
+        }
+        let Pressure::AugmentedLagrangian { target, rho } = self.settings.pressure else { return };
+        match &mut self.multiplier {
+            None => self.multiplier = Some(Multiplier::new(self.slope(), rho)),
+            Some(multiplier) => {
+                let temperature = self.settings.temperature_at(round - 1);
+                multiplier.update(self.widths.expected(&self.logits, 0.0, temperature) - target);
+            }
+        }
+    }
+
+    /// How much the normalised loss falls per bit, from the survey: the first multiplier.
+    fn slope(&self) -> f64 {
+        let (low, high) = self.widths.range();
+        let drop = |module: usize| -> f64 {
+            let (means, bits) = (self.means(module), self.widths.of(module));
+            let cost = |pick: fn(f64, f64) -> bool| {
+                let end = (0..bits.len()).reduce(|a, b| if pick(bits[b], bits[a]) { b } else { a });
+                end.map_or(0.0, |k| means[k].mean)
+            };
+            cost(|b, a| b < a) - cost(|b, a| b > a)
+        };
+        let drop: f64 = (0..self.logits.len()).map(drop).sum();
+        (drop / self.random_loss / (high - low).max(f64::MIN_POSITIVE)).max(0.0)
+    }
+
+    /// An estimate for every candidate of `module`.
+    ///
+    /// # Panics
+    /// If a candidate was never in use.
+    pub(crate) fn means(&self, module: usize) -> Vec<Estimate> {
+        let means = self.seen.means(module, self.logits[module].len());
+        means.into_iter().map(|mean| mean.expect("the survey draws every candidate")).collect()
+    }
+
+    /// Where budgets are drawn the temperature stays at 1: the samples have to cover the range.
+    fn temperature(&self, round: usize) -> f64 {
+        match self.settings.pressure {
+            Pressure::DrawnBudgets { .. } => 1.0,
+            Pressure::AugmentedLagrangian { .. } => self.settings.temperature_at(round.saturating_sub(1)),
+        }
+    }
+
+    fn expected_bits(&self, price: f64, temperature: f64) -> f64 {
+        let price = match self.settings.pressure {
+            Pressure::DrawnBudgets { .. } => price,
+            Pressure::AugmentedLagrangian { .. } => 0.0,
+        };
+        self.widths.expected(&self.logits, price, temperature)
+    }
+}
+
+fn survey_steps(modules: &[Competitor], settings: &Settings) -> usize {
+    modules.iter().map(|module| module.candidates.len()).max().unwrap_or(0) * settings.survey_draws
+}
+
+/// `y_k (v_k - Σ y_j v_j)`: the gradient of `Σ y_k v_k` in the logits behind the softmax `y`, but
+/// for the temperature.
+fn centred<'a>(shares: &'a [f64], values: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
+    let mean: f64 = shares.iter().zip(values).map(|(y, v)| y * v).sum();
+    shares.iter().zip(values).map(move |(y, v)| y * (v - mean))
+}
+
+/// The first module with a slope that is not finite; the first of all if only the loss is not.
+pub(crate) fn not_finite(loss: f64, slopes: &[Vec<f64>]) -> Option<usize> {
+    let module = slopes.iter().position(|slopes| slopes.iter().any(|slope| !slope.is_finite()));
+    module.or((!loss.is_finite()).then_some(0))
+}
+
+/// The error that a pass ends in at `block`, if its loss or a slope there is not finite.
+pub(crate) fn not_finite_in<E: std::error::Error>(
+    learner: &Learner<'_>,
+    round: usize,
+    pass: &Pass,
+    block: usize,
+    loss: f64,
+    slopes: &[Vec<f64>],
+) -> Option<LearnError<E>> {
+    let module = learner.blocks[block][not_finite(loss, slopes)?].name.clone();
+    Some(LearnError::NotFinite { block, round, step: pass.step, batch: pass.batch, module })
+}
+
+/// The choices of a pass for the modules of one block.
+pub(crate) fn choices(learner: &Learner<'_>, block: usize, pass: &Pass) -> Vec<Shares> {
+    let first = learner.first(block);
+    pass.draws[first..first + learner.blocks[block].len()].iter().map(|draw| draw.used.clone()).collect()
+}

@@ -1,0 +1,70 @@
+//! Every module on its own: the error of its output, in closed form.
+
+use burn::tensor::Tensor;
+
+use crate::{
+    Bank, Block, Context, LearnError, Network, Observation, Progress, learn::load, learner::Learner,
+    through::numbers,
+};
+
+/// Charges every option of every module with `E‖(Q - W) x‖² / E‖W x‖²`, where `x` is what the
+/// full-precision model feeds the module. Every batch is one observation of every option.
+pub(crate) fn survey<N: Network>(
+    learner: &mut Learner<'_>,
+    network: &mut N,
+    inputs: &[Tensor<3>],
+    progress: &mut dyn Progress,
+) -> Result<(), LearnError<N::Error>> {
+    learner.expect_steps(inputs.len() * learner.blocks.len());
+    let mut hidden = inputs.to_vec();
+    for block in 0..learner.blocks.len() {
+        let bank = load(network, block)?;
+        let first = learner.first(block);
+        let mut energies = vec![0.0; learner.blocks[block].len()];
+        let mut errors = Vec::with_capacity(hidden.len());
+        for (batch, state) in hidden.iter_mut().enumerate() {
+            let found = measure(&bank, state);
+            if let Some(module) = found.iter().position(|own| own.iter().any(|sum| !sum.is_finite())) {
+                let module = learner.blocks[block][module].name.clone();
+                return Err(LearnError::NotFinite { block, round: 0, step: batch, batch, module });
+            }
+            energies.iter_mut().zip(&found).for_each(|(energy, own)| *energy += own[0]);
+            errors.push(found);
+            *state = bank.block.forward(&bank.originals, state.clone());
+            learner.report((0, block), None, progress)?;
+        }
+        for (batch, found) in errors.iter().enumerate() {
+            let context = learner.seen.contexts.len();
+            learner.seen.contexts.push(Context { round: 0, batch, bits: 0.0, loss: 0.0 });
+            for (module, (own, energy)) in found.iter().zip(&energies).enumerate() {
+                let unit = f64::max(energy / errors.len() as f64, f64::MIN_POSITIVE);
+                let observation = |(candidate, &error): (usize, &f64)| Observation {
+                    context,
+                    candidate,
+                    share: 1.0,
+                    value: error / unit,
+                };
+                learner.seen.modules[first + module].extend(own[1..].iter().enumerate().map(observation));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// For each module of the block the sums over all tokens of `‖W x‖²` and of `‖(Q_k - W) x‖²` for every
+/// candidate.
+fn measure<B: Block>(bank: &Bank<B>, hidden: &Tensor<3>) -> Vec<Vec<f64>> {
+    let inputs = bank.block.inputs(&bank.originals, hidden.clone());
+    assert_eq!(inputs.len(), bank.originals.len(), "one input per module");
+    let mut sums = Vec::new();
+    for ((x, original), differences) in inputs.into_iter().zip(&bank.originals).zip(&bank.differences) {
+        let x = x.flatten::<2>(0, 1);
+        let energy = |weight: Tensor<2>| x.clone().matmul(weight.transpose()).square().sum();
+        sums.push(energy(original.clone()));
+        let difference = |k: usize| differences.clone().narrow(0, k, 1).reshape(original.dims());
+        sums.extend((0..differences.dims()[0]).map(|k| energy(difference(k))));
+    }
+    let mut sums = numbers(sums).into_iter();
+    let counts = bank.differences.iter().map(|differences| differences.dims()[0] + 1);
+    counts.map(|count| sums.by_ref().take(count).collect()).collect()
+}
