@@ -32,9 +32,6 @@ TOKENS = "given_tokens"
 def main():
     args = shared.arguments(__doc__).parse_args()
     model = shared.start(args)
-    # Checkpointing is for models that fill the memory; it also is what makes the first block see gradients.
-    model.supports_gradient_checkpointing = False
-    model.enable_input_require_grads()
     ids = shared.sequences(args)
     version = importlib.metadata.version("auto-round")
     record = shared.Record(args, f"auto-round {version} AutoScheme", model, rounding="asymmetric")
