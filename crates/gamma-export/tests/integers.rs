@@ -279,6 +279,10 @@ fn formats_and_ties_that_an_engine_does_not_serve_are_refused_beforehand() {
             if modules.len() == 1 && modules[0].module == down);
         assert!(named, "{layout:?}: {error}");
     }
+    let format = Rtn::symmetric(group(32)).formats(BitWidth::B8).remove(0);
+    for (shape, fits) in [([64, 96], true), ([172, 64], false), ([64, 172], false)] {
+        assert_eq!(IntegerLayout::AutoRound.fits(&format, shape), fits, "{shape:?}");
+    }
     for layout in [IntegerLayout::CompressedTensors, IntegerLayout::AutoRound] {
         let (other, missing) = (module(2, "self_attn.k_proj"), module(1, "mlp.up_proj"));
         let error = refused(layout, &|weights| {

@@ -18,7 +18,7 @@ pub enum IntegerLayout {
     /// versions packed them differently.
     CompressedTensors,
     /// AutoRound, in the packing of `auto_gptq`: symmetric, 2, 3, 4 and 8 bits, `g` divides `in`, and
-    /// 32 bits divide `in * b` and `out * b`. For transformers, and at 4 and 8 bits for vLLM.
+    /// 32 divides `in` and `out`: for other shapes its kernels have nothing. For transformers, and at 4 and 8 bits for vLLM.
     AutoRound,
     /// MLX: `scale * code + bias` in 2, 3, 4, 5, 6 and 8 bits, groups of 32, 64 or 128 that divide
     /// `in`. Zero points become biases that are rounded to 16 bits; symmetric ones are exact.
@@ -55,8 +55,8 @@ impl IntegerLayout {
         match self {
             Self::CompressedTensors => "symmetric integers of 2 to 8 bits in groups that divide a row",
             Self::AutoRound => {
-                "symmetric integers of 2, 3, 4 or 8 bits in groups that divide a row, in rows and columns of \
-                 whole words of 32 bits"
+                "symmetric integers of 2, 3, 4 or 8 bits in groups that divide a row, in matrices of a multiple of \
+                 32 rows and columns"
             }
             Self::Mlx => "integers of 2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 or 128 that divide a row",
         }
@@ -67,7 +67,6 @@ impl IntegerLayout {
     pub fn fits(self, format: &Format, shape: [usize; 2]) -> bool {
         let Format::Int { bits, group, symmetry } = format else { return false };
         let (bits, group) = (usize::from(bits.bits()), group.get());
-        let whole_words = |count: usize| (count * bits).is_multiple_of(32);
         let symmetric = *symmetry == Symmetry::Symmetric;
         shape[1].is_multiple_of(group)
             && match self {
@@ -75,8 +74,7 @@ impl IntegerLayout {
                 Self::AutoRound => {
                     symmetric
                         && matches!(bits, 2 | 3 | 4 | 8)
-                        && whole_words(shape[1])
-                        && whole_words(shape[0])
+                        && shape.iter().all(|side| side.is_multiple_of(32))
                 }
                 Self::Mlx => bits != 7 && matches!(group, 32 | 64 | 128),
             }
