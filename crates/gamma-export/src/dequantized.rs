@@ -89,7 +89,7 @@ impl Checkpoint {
 }
 
 /// Checks that `source` has floats of `shape` under the name `tensor`.
-fn check_matrix(source: &Source, tensor: &str, shape: [usize; 2]) -> Result<(), ExportError> {
+pub(crate) fn check_matrix(source: &Source, tensor: &str, shape: [usize; 2]) -> Result<(), ExportError> {
     let tensor = tensor.to_owned();
     let Some((shard, info)) = source.find(&tensor) else {
         return Err(ExportError::UnknownTensor { path: source.folder.clone(), tensor });
@@ -134,7 +134,7 @@ fn read_config(folder: &Path, precision: Precision) -> Result<String, ExportErro
 
 /// Files that belong to a model besides weights and configuration: tokenizer, generation settings,
 /// chat template, licence.
-fn companions(folder: &Path) -> Result<Vec<String>, ExportError> {
+pub(crate) fn companions(folder: &Path) -> Result<Vec<String>, ExportError> {
     const PREFIXES: [&str; 10] = [
         "tokenizer",
         "special_tokens",

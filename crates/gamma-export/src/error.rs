@@ -3,8 +3,11 @@
 use std::{io, path::PathBuf};
 
 use gamma_core::{Format, ModuleName};
+use gamma_ggml::{CodecError, GgufError};
 use gamma_quant::QuantizeError;
 use safetensors::SafeTensorError;
+
+use crate::unserved::{Unserved, list};
 
 /// Why an export failed, or a packed file is refused. A failed export leaves no output behind.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +65,120 @@ pub enum ExportError {
         module: ModuleName,
         /// The format.
         format: Format,
+    },
+    /// Modules in formats that the target does not hold; found before anything is quantized.
+    #[error("{target} holds {served}; it does not hold {}", list(modules))]
+    Unserved {
+        /// What was to be written.
+        target: &'static str,
+        /// What it holds.
+        served: &'static str,
+        /// All modules that it does not hold.
+        modules: Vec<Unserved>,
+    },
+    /// Different formats in modules that engines join into one matrix.
+    #[error(
+        "engines join these modules of `{parent}` into one matrix, so that they must share a format: {parts}; \
+         tie them in the plan"
+    )]
+    Untied {
+        /// The module that holds them.
+        parent: String,
+        /// Their formats, in words.
+        parts: String,
+    },
+    /// A matrix whose quantizer has kept its values but not its bytes.
+    #[error("module `{module}`: the quantizer has not kept the bytes of `{format}`")]
+    NoBytes {
+        /// The module.
+        module: ModuleName,
+        /// Its format.
+        format: Format,
+    },
+    /// A type for a tensor whose format the plan decides.
+    #[error("tensor `{tensor}` is in the plan, and a type was given for it besides")]
+    PlannedAndKept {
+        /// The tensor.
+        tensor: String,
+    },
+    /// A model of another kind.
+    #[error(
+        "`{}`: models of the type `{found}` cannot be described; llama, mistral without a window, qwen2 and \
+         qwen3 can",
+        path.display()
+    )]
+    Architecture {
+        /// The configuration.
+        path: PathBuf,
+        /// Its `model_type`.
+        found: String,
+    },
+    /// A setting that is missing, or has no meaning for the target.
+    #[error("`{}`: `{key}` is missing or cannot be used", path.display())]
+    ConfigKey {
+        /// The configuration.
+        path: PathBuf,
+        /// The setting.
+        key: String,
+    },
+    /// A tokenizer that the target cannot describe.
+    #[error("`{}`: {what}", path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is the matter.
+        what: String,
+    },
+    /// A tensor for which GGUF has no name.
+    #[error("GGUF files have no name for the tensor `{tensor}`")]
+    NoGgufName {
+        /// The tensor.
+        tensor: String,
+    },
+    /// One of several files that belong together.
+    #[error("`{}` is one of {count} parts; join them first, as `llama-gguf-split --merge` does", path.display())]
+    SplitGguf {
+        /// The file.
+        path: PathBuf,
+        /// How many parts there are.
+        count: u64,
+    },
+    /// Importances that do not fit.
+    #[error("module `{module}`: there must be {channels} second moments, none negative, not all zero")]
+    Moments {
+        /// The module.
+        module: ModuleName,
+        /// Its input channels.
+        channels: usize,
+    },
+    /// A GGUF file that cannot be read or written.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// Weights that cannot be encoded or decoded.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// Weights of one tensor that cannot be encoded or decoded.
+    #[error("tensor `{tensor}`")]
+    GgufTensor {
+        /// The tensor.
+        tensor: String,
+        /// Why not.
+        #[source]
+        source: CodecError,
+    },
+    /// A written file that reads back otherwise; it was removed.
+    #[error("`{}` was written, but differs when it is read again: {what}", path.display())]
+    Audit {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+    },
+    /// A file that exists already.
+    #[error("`{}` exists and overwriting was not asked for", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
     },
     /// A folder without weights.
     #[error(

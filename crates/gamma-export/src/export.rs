@@ -176,7 +176,7 @@ impl<'a> Export<'a> {
 }
 
 /// The weights of the plan's modules, all as the plan says.
-fn check_weights<'a, W: Borrow<QuantizedWeight>>(
+pub(crate) fn check_weights<'a, W: Borrow<QuantizedWeight>>(
     plan: &'a Plan,
     weights: &'a BTreeMap<ModuleName, W>,
 ) -> Result<BTreeMap<&'a ModuleName, &'a QuantizedWeight>, ExportError> {
@@ -208,7 +208,10 @@ fn check_weights<'a, W: Borrow<QuantizedWeight>>(
 }
 
 /// Whether `source` has floats of the right number for each of `replaced`.
-fn check_replaced(source: &Source, replaced: &BTreeMap<String, Vec<f32>>) -> Result<(), ExportError> {
+pub(crate) fn check_replaced(
+    source: &Source,
+    replaced: &BTreeMap<String, Vec<f32>>,
+) -> Result<(), ExportError> {
     for (tensor, values) in replaced {
         let (path, tensor) = (source.folder.clone(), tensor.clone());
         let Some((_, info)) = source.find(&tensor) else {
@@ -226,7 +229,7 @@ fn check_replaced(source: &Source, replaced: &BTreeMap<String, Vec<f32>>) -> Res
     Ok(())
 }
 
-fn integer_codes<'a>(
+pub(crate) fn integer_codes<'a>(
     weights: &BTreeMap<&'a ModuleName, &'a QuantizedWeight>,
 ) -> Result<BTreeMap<&'a ModuleName, &'a IntWeight>, ExportError> {
     let integer = |(&name, weight): (&&'a ModuleName, &&'a QuantizedWeight)| match weight.as_int() {
@@ -237,7 +240,7 @@ fn integer_codes<'a>(
 }
 
 /// Refuses a target whose replacement would take the source away while it is read.
-fn check_apart(target: &Path, source: &Path) -> Result<(), ExportError> {
+pub(crate) fn check_apart(target: &Path, source: &Path) -> Result<(), ExportError> {
     let real_source = fs::canonicalize(source)
         .map_err(|error| ExportError::Read { path: source.to_owned(), source: error })?;
     match fs::canonicalize(target) {

@@ -40,6 +40,16 @@
 //! | [`Export::packed`] | `packed.safetensors` | codes, scales and zero points in exactly the bits that the plan counted |
 //! | [`Export::packed_model`] | `packed.safetensors` | the same, and all tensors that the plan leaves as they are |
 //! | [`Export::file`] | any name | what the caller adds, such as `plan.json` |
+//!
+//! Files for engines are written by exporters of their own, which refuse formats that the engine does
+//! not hold before anything is quantized, and say the size beforehand:
+//!
+//! | exporter | for |
+//! |---|---|
+//! | [`GgufExport`], [`GgufRecode`] | llama.cpp, candle, mistral.rs: one GGUF file, read again before it appears |
+//! | [`tensor_type_file`], [`write_imatrix`] | `llama-quantize` |
+//! | [`IntegerExport`] | transformers, vLLM and MLX: compressed-tensors, AutoRound and MLX folders |
+//! | [`mistralrs_topology`] | mistral.rs, where it quantizes by itself |
 
 mod account;
 mod config;
@@ -47,13 +57,24 @@ mod dequantized;
 mod error;
 mod export;
 mod float;
+mod gguf;
+mod integers;
 mod packed;
 mod source;
 mod stage;
+mod topology;
+mod unserved;
 
 pub use account::remainder;
 pub use dequantized::Precision;
 pub use error::ExportError;
 pub use export::{Export, WrittenFile};
+pub use gguf::{
+    AuditedTensor, GgufExport, GgufRecode, GgufReport, Moments, gguf_tensor_name, tensor_type_file,
+    write_imatrix,
+};
+pub use integers::{IntegerExport, IntegerLayout};
 pub use packed::read_packed;
 pub use stage::write_atomically;
+pub use topology::mistralrs_topology;
+pub use unserved::Unserved;

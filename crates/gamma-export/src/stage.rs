@@ -42,6 +42,38 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<(), ExportError> 
     Ok(())
 }
 
+/// One large file in the making: written and checked under another name, then renamed.
+#[derive(Debug)]
+pub(crate) struct SoleFile {
+    room: Room,
+    target: PathBuf,
+}
+
+impl SoleFile {
+    /// Prepares to write `target`, which must not exist unless it may be overwritten.
+    pub(crate) fn beside(target: &Path, overwrite: bool) -> Result<Self, ExportError> {
+        let resolved = resolve(target)?;
+        match fs::metadata(&resolved) {
+            Ok(found) if !found.is_file() => return Err(ExportError::NotAFile { path: target.to_owned() }),
+            Ok(_) if !overwrite => return Err(ExportError::Exists { path: target.to_owned() }),
+            _ => {}
+        }
+        Ok(Self { room: Room::beside(&resolved)?, target: resolved })
+    }
+
+    /// Where to write.
+    pub(crate) fn staged(&self) -> PathBuf {
+        self.room.folder.path().join("file")
+    }
+
+    /// Moves the file to its target.
+    pub(crate) fn publish(self) -> Result<(), ExportError> {
+        fs::rename(self.staged(), &self.target).map_err(write_error(&self.target))?;
+        self.room.leave();
+        Ok(())
+    }
+}
+
 /// A folder in the making.
 #[derive(Debug)]
 pub(crate) struct Staging {

@@ -19,6 +19,8 @@ use crate::{CalibrationNeeds, CalibrationStats, QuantizeError, QuantizedWeight, 
 
 /// `[out_features, in_features]` of the matrices that the laws are tried on.
 const SHAPES: [[usize; 2]; 4] = [[1, 1], [5, 172], [3, 128], [17, 96]];
+/// One more, for formats whose blocks are too wide for the others.
+const WIDE: [usize; 2] = [5, 512];
 
 /// What was done differently when two runs disagreed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,20 @@ pub enum Violation {
         width: BitWidth,
         /// What `formats` answered.
         format: Format,
+    },
+    /// A format for none of the shapes.
+    #[error("`{format}` fits no matrix, not even one with rows of 512")]
+    FitsNothing {
+        /// What `formats` answered.
+        format: Format,
+    },
+    /// A size or a result for a matrix that the format does not fit.
+    #[error("`{format}` does not fit shape {shape:?}, and yet there is a size or a result")]
+    Unfitting {
+        /// What `formats` answered.
+        format: Format,
+        /// The matrix.
+        shape: [usize; 2],
     },
     /// A format that plan files could not hold.
     #[error("the format `{format}` does not read back from its text")]
@@ -169,7 +185,7 @@ pub fn report(violations: &[Violation]) -> String {
 
 /// Tries all laws at every bit-width of `widths`.
 ///
-/// The matrices and statistics are fixed, of up to 1632 weights. They include single weights, rows
+/// The matrices and statistics are fixed, of up to 1632 weights, or 2560 where a format needs rows of 512. They include single weights, rows
 /// of zeros, outliers, weights too small for 16 bits, and row lengths that no usual group size
 /// divides. Weights near the largest `f32` may be refused, with an error that names the module.
 ///
@@ -186,11 +202,20 @@ pub fn check(quantizer: &dyn Quantizer, widths: &[BitWidth]) -> Result<(), Vec<V
     let formats: Vec<Format> =
         widths.iter().flat_map(|&width| offered(quantizer, width, &mut broken)).collect();
     for format in formats {
-        for (shape, seed) in SHAPES.into_iter().zip(1..) {
+        let fits = |shape: &[usize; 2]| quantizer.fits(&format, *shape);
+        let wide = (!SHAPES.iter().any(fits)).then_some(WIDE);
+        if wide.is_some_and(|wide| !fits(&wide)) {
+            broken.push(Violation::FitsNothing { format: format.clone() });
+        }
+        for (shape, seed) in SHAPES.into_iter().chain(wide).zip(1..) {
             let trial = Trial::new(quantizer, &format, shape, seed);
-            broken.extend(trial.ordinary().err());
-            broken.extend(trial.huge().err());
-            broken.extend(trial.without_statistics().err());
+            if fits(&shape) {
+                broken.extend(trial.ordinary().err());
+                broken.extend(trial.huge().err());
+                broken.extend(trial.without_statistics().err());
+            } else {
+                broken.extend(trial.unfitting().err());
+            }
         }
     }
     if broken.is_empty() { Ok(()) } else { Err(broken) }
@@ -325,6 +350,15 @@ impl<'a> Trial<'a> {
         match result {
             Ok(_) => Err(Violation::StatisticsIgnored { width: self.format.bits(), needs }),
             Err(error) => self.names_module(error),
+        }
+    }
+
+    fn unfitting(&self) -> Result<(), Violation> {
+        match self.run(&self.weight) {
+            Err(error) if self.quantizer.stored_bits(self.format, self.shape).is_none() => {
+                self.names_module(error)
+            }
+            _ => Err(Violation::Unfitting { format: self.format.clone(), shape: self.shape }),
         }
     }
 

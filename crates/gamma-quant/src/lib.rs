@@ -113,4 +113,4 @@ pub use rtn::{Clip, Rtn};
 pub use stats::{CalibrationNeeds, CalibrationStats};
 pub use variants::Variants;
 pub use view::WeightView;
-pub use weight::{CustomWeight, QuantizedWeight};
+pub use weight::{CustomWeight, Decode, QuantizedWeight};

@@ -66,6 +66,13 @@ pub trait Quantizer: fmt::Debug + Send + Sync {
         format.stored_bits(shape)
     }
 
+    /// Whether a matrix of `shape` can be stored in `format` at all. Formats whose blocks must divide
+    /// a row say no to other shapes, and [`quantize`](Self::quantize) then refuses them; whoever makes
+    /// candidates leaves the format out for these matrices. All others keep the default.
+    fn fits(&self, _format: &Format, _shape: [usize; 2]) -> bool {
+        true
+    }
+
     /// Statistics to collect before `quantize`. Data-free methods keep the default.
     fn needs(&self) -> CalibrationNeeds {
         CalibrationNeeds::Nothing
@@ -120,6 +127,9 @@ macro_rules! forward {
             fn stored_bits(&self, format: &Format, shape: [usize; 2]) -> Option<u64> {
                 (**self).stored_bits(format, shape)
             }
+            fn fits(&self, format: &Format, shape: [usize; 2]) -> bool {
+                (**self).fits(format, shape)
+            }
             fn needs(&self) -> CalibrationNeeds {
                 (**self).needs()
             }
@@ -165,6 +175,9 @@ mod tests {
         fn stored_bits(&self, _format: &Format, shape: [usize; 2]) -> Option<u64> {
             Some(32 * shape[0] as u64 * shape[1] as u64)
         }
+        fn fits(&self, _format: &Format, shape: [usize; 2]) -> bool {
+            shape[1] != 7
+        }
         fn needs(&self) -> CalibrationNeeds {
             CalibrationNeeds::Hessian
         }
@@ -178,6 +191,7 @@ mod tests {
             let formats = quantizer.formats(BitWidth::B3);
             assert_eq!(formats[0].to_string(), "custom3:identity");
             assert_eq!(quantizer.stored_bits(&formats[0], [2, 3]), Some(192));
+            assert_eq!([7, 8].map(|side| quantizer.fits(&formats[0], [1, side])), [false, true]);
             assert_eq!(quantizer.needs(), CalibrationNeeds::Hessian);
             let (name, weight) = ("m".to_owned().into(), array![[1.0, 2.0]]);
             let view = WeightView::new(&name, weight.view()).unwrap();

@@ -85,6 +85,10 @@ impl Quantizer for Variants {
         self.maker(format)?.stored_bits(format, shape)
     }
 
+    fn fits(&self, format: &Format, shape: [usize; 2]) -> bool {
+        self.maker(format).is_some_and(|maker| maker.fits(format, shape))
+    }
+
     fn needs(&self) -> CalibrationNeeds {
         self.members.iter().map(Quantizer::needs).max().unwrap_or(CalibrationNeeds::Nothing)
     }

@@ -16,11 +16,37 @@ pub enum QuantizedWeight {
 }
 
 /// A matrix in a code that only its quantizer can store.
+///
+/// It is kept either as the values that it decodes to, or [`encoded`](Self::encoded): as its bytes and
+/// the way to decode them, which takes a fraction of the memory and lets an exporter that knows the
+/// format write them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CustomWeight {
     format: Format,
-    values: Array2<f32>,
+    content: Content,
     stored_bits: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    Values(Array2<f32>),
+    Bytes { shape: [usize; 2], bytes: Vec<u8>, decode: Decode },
+}
+
+/// Writes the weights that bytes stand for, row after row. The slice has one place per weight.
+pub type Decode = fn(bytes: &[u8], values: &mut [f32]);
+
+impl PartialEq for Content {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Values(a), Self::Values(b)) => a == b,
+            // The format says how bytes are decoded; addresses of functions say nothing.
+            (Self::Bytes { shape, bytes, .. }, Self::Bytes { shape: other, bytes: others, .. }) => {
+                shape == other && bytes == others
+            }
+            _ => false,
+        }
+    }
 }
 
 impl CustomWeight {
@@ -35,13 +61,31 @@ impl CustomWeight {
         values: Array2<f32>,
         stored_bits: u64,
     ) -> Result<Self, QuantizeError> {
-        if !matches!(format, Format::Custom { .. }) {
-            return Err(QuantizeError::NotCustom { module: module.clone(), format });
-        }
+        let format = custom(module, format)?;
         crate::WeightView::new(module, values.view())?;
         // Row by row, so that `dequantize_into` is a copy.
         let values = CowArray::<f32, Ix2>::from(values).as_standard_layout().into_owned();
-        Ok(Self { format, values, stored_bits })
+        Ok(Self { format, content: Content::Values(values), stored_bits })
+    }
+
+    /// A matrix of `shape`, not empty, that is stored as `bytes`, which `decode` turns into finite
+    /// weights.
+    ///
+    /// # Errors
+    /// [`QuantizeError`] if `format` is not [`Format::Custom`] or `shape` is empty.
+    pub fn encoded(
+        module: &ModuleName,
+        format: Format,
+        shape: [usize; 2],
+        bytes: Vec<u8>,
+        decode: Decode,
+    ) -> Result<Self, QuantizeError> {
+        let format = custom(module, format)?;
+        if shape.contains(&0) {
+            return Err(QuantizeError::Empty { module: module.clone(), shape });
+        }
+        let stored_bits = 8 * bytes.len() as u64;
+        Ok(Self { format, content: Content::Bytes { shape, bytes, decode }, stored_bits })
     }
 
     /// How the weights are stored, always [`Format::Custom`].
@@ -50,10 +94,40 @@ impl CustomWeight {
         &self.format
     }
 
-    /// The decoded weights, stored row by row.
+    /// The bytes in the quantizer's own code, where it has handed them over.
     #[must_use]
-    pub fn values(&self) -> &Array2<f32> {
-        &self.values
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match &self.content {
+            Content::Values(_) => None,
+            Content::Bytes { bytes, .. } => Some(bytes),
+        }
+    }
+
+    fn shape(&self) -> [usize; 2] {
+        match &self.content {
+            Content::Values(values) => [values.nrows(), values.ncols()],
+            Content::Bytes { shape, .. } => *shape,
+        }
+    }
+
+    fn decode_into(&self, values: &mut [f32]) {
+        match &self.content {
+            Content::Values(stored) => {
+                values.copy_from_slice(stored.as_slice().expect("custom weights are stored row by row"));
+            }
+            Content::Bytes { shape, bytes, decode } => {
+                assert_eq!(values.len(), shape[0] * shape[1], "one value per weight");
+                decode(bytes, values);
+            }
+        }
+    }
+}
+
+/// `format`, if it is a custom one.
+fn custom(module: &ModuleName, format: Format) -> Result<Format, QuantizeError> {
+    match format {
+        Format::Custom { .. } => Ok(format),
+        _ => Err(QuantizeError::NotCustom { module: module.clone(), format }),
     }
 }
 
@@ -63,7 +137,7 @@ impl QuantizedWeight {
     pub fn shape(&self) -> [usize; 2] {
         match self {
             Self::Int(weight) => weight.shape(),
-            Self::Custom(weight) => [weight.values.nrows(), weight.values.ncols()],
+            Self::Custom(weight) => weight.shape(),
         }
     }
 
@@ -87,10 +161,15 @@ impl QuantizedWeight {
 
     /// The weights that the codes stand for.
     #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "a new array is stored row by row")]
     pub fn dequantize(&self) -> Array2<f32> {
         match self {
             Self::Int(weight) => weight.dequantize(),
-            Self::Custom(weight) => weight.values.clone(),
+            Self::Custom(weight) => {
+                let mut values = Array2::zeros(weight.shape());
+                weight.decode_into(values.as_slice_mut().expect("a new array is stored row by row"));
+                values
+            }
         }
     }
 
@@ -101,10 +180,7 @@ impl QuantizedWeight {
     pub fn dequantize_into(&self, values: &mut [f32]) {
         match self {
             Self::Int(weight) => weight.dequantize_into(values),
-            Self::Custom(weight) => {
-                let stored = weight.values.as_slice().expect("custom weights are stored row by row");
-                values.copy_from_slice(stored);
-            }
+            Self::Custom(weight) => weight.decode_into(values),
         }
     }
 
@@ -114,6 +190,15 @@ impl QuantizedWeight {
         match self {
             Self::Int(weight) => Some(weight),
             Self::Custom(_) => None,
+        }
+    }
+
+    /// The matrix in a code of its own, where it is one.
+    #[must_use]
+    pub fn as_custom(&self) -> Option<&CustomWeight> {
+        match self {
+            Self::Int(_) => None,
+            Self::Custom(weight) => Some(weight),
         }
     }
 }
@@ -148,6 +233,29 @@ mod tests {
         assert_eq!(values, array![[1.0, 3.0, 2.0, 4.0]]);
         assert_eq!((weight.stored_bits(), weight.shape()), (77, [2, 2]));
         assert!(weight.as_int().is_none());
+    }
+
+    #[test]
+    fn encoded_weights_decode_and_compare_by_their_bytes() {
+        let module = ModuleName::new("m");
+        let format = Format::Custom { bits: BitWidth::B8, name: "bytes".into() };
+        let decode: Decode = |bytes, values| {
+            for (value, &byte) in values.iter_mut().zip(bytes) {
+                *value = f32::from(byte);
+            }
+        };
+        let make =
+            |shape, bytes: Vec<u8>| CustomWeight::encoded(&module, format.clone(), shape, bytes, decode);
+        let weight: QuantizedWeight = make([2, 3], vec![1, 2, 3, 4, 5, 6]).unwrap().into();
+        assert_eq!(weight.dequantize(), array![[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]);
+        assert_eq!((weight.stored_bits(), weight.shape()), (48, [2, 3]));
+        assert_eq!(weight.as_custom().unwrap().bytes(), Some(&[1, 2, 3, 4, 5, 6][..]));
+        assert_eq!(weight, make([2, 3], vec![1, 2, 3, 4, 5, 6]).unwrap().into());
+        assert_ne!(weight, make([3, 2], vec![1, 2, 3, 4, 5, 6]).unwrap().into());
+        assert_ne!(weight, make([2, 3], vec![1, 2, 3, 4, 5, 7]).unwrap().into());
+        assert!(matches!(make([0, 3], Vec::new()), Err(QuantizeError::Empty { .. })));
+        let values = CustomWeight::new(&module, format.clone(), weight.dequantize(), 48).unwrap();
+        assert_eq!(values.bytes(), None);
     }
 
     #[test]

@@ -74,14 +74,17 @@ impl Applied<'_> {
         let export = if integers { export.packed_model(self.run.checkpoint.folder()) } else { export };
         let export =
             self.folded()?.into_iter().fold(export, |export, (name, values)| export.replace(name, values));
-        let weights: BTreeMap<ModuleName, &QuantizedWeight> =
-            self.weights.iter().map(|(name, weight)| (name.clone(), weight.as_ref())).collect();
-        Ok(export.write(out, &weights)?)
+        Ok(export.write(out, &self.by_reference())?)
+    }
+
+    /// The weights as exporters take them.
+    pub(crate) fn by_reference(&self) -> BTreeMap<ModuleName, &QuantizedWeight> {
+        self.weights.iter().map(|(name, weight)| (name.clone(), weight.as_ref())).collect()
     }
 
     /// Tensors that are not quantized and yet differ from the checkpoint's, because scales were
     /// folded into them.
-    fn folded(&self) -> Result<Vec<(String, Vec<f32>)>, Error> {
+    pub(crate) fn folded(&self) -> Result<Vec<(String, Vec<f32>)>, Error> {
         let mut tensors = Vec::new();
         for (&number, scales) in &self.scales {
             if scales.iter().all(Option::is_none) {

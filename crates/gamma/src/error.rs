@@ -72,7 +72,17 @@ pub enum Error {
         /// Hash of the model.
         model: Digest,
     },
-    /// A plan asks for a format that the quantizer does not make.
+    /// A module that none of the candidates' blocks divide.
+    #[error("no candidate of `{quantizer}` fits module `{module}` of shape {shape:?}")]
+    NothingFits {
+        /// The module.
+        module: ModuleName,
+        /// `[out_features, in_features]`.
+        shape: [usize; 2],
+        /// The quantizer in words.
+        quantizer: String,
+    },
+    /// A plan asks for a format that the quantizer does not make for a matrix of this shape.
     #[error("module `{module}` is planned as `{format}`, which `{quantizer}` does not make")]
     Format {
         /// The module.

@@ -64,6 +64,7 @@ mod applied;
 mod bank;
 mod builder;
 mod calibration;
+mod engines;
 mod error;
 mod judge;
 mod latency;
@@ -89,7 +90,10 @@ pub use gamma_core::{
     self as core, BitWidth, Budget, Certificate, Choice, Digest, Footprint, Format, GroupSize, ModuleName,
     ModuleScores, Provenance, Remainder, ScoreKind, ScoreTable, ScoredOption, ScoresFile, Symmetry,
 };
-pub use gamma_export::{ExportError, Precision, WrittenFile, write_atomically};
+pub use gamma_export::{
+    self as export, ExportError, GgufReport, IntegerLayout, Precision, WrittenFile, write_atomically,
+};
+pub use gamma_ggml::{self as ggml, Ggml, GgmlType};
 pub use gamma_ilp::{
     self as ilp, Change, Engine, Explanation, Frontier, Limits, Pattern, Problem, ProjectError, Rule,
     RuleError, Solver, Ties, Which,

@@ -45,8 +45,7 @@ impl Head for DecoderHead<'_> {
 }
 
 impl<'a> BankedDecoder<'a> {
-    /// # Panics
-    /// If the bank lacks a candidate.
+    /// Of each module, the candidates of `formats` that the bank has.
     pub(crate) fn new(decoder: &'a Decoder, bank: &'a CandidateBank, formats: &'a [Format]) -> Self {
         let config = decoder.config();
         let competitor = |module: &gamma_model::Module| Competitor {
@@ -54,11 +53,9 @@ impl<'a> BankedDecoder<'a> {
             shape: module.shape,
             candidates: formats
                 .iter()
-                .map(|format| {
-                    let weight =
-                        bank.get(&module.name, format).expect("the bank was filled for these formats");
-                    Candidate { format: weight.format(), stored_bits: weight.stored_bits() }
-                })
+                // The bank was filled with the formats that fit the module.
+                .filter_map(|format| bank.get(&module.name, format))
+                .map(|weight| Candidate { format: weight.format(), stored_bits: weight.stored_bits() })
                 .collect(),
         };
         let competitors =
@@ -85,11 +82,9 @@ impl<'a> Network for BankedDecoder<'a> {
             .zip(&originals)
             .map(|(module, original)| {
                 let size = module.shape[0] * module.shape[1];
-                let rows = self.formats.iter().map(|format| {
-                    let weight =
-                        self.bank.get(&module.name, format).expect("the bank was filled for these formats");
-                    (decoded(weight, self.decoder) - original.clone()).reshape([1, size])
-                });
+                let weights = self.formats.iter().filter_map(|format| self.bank.get(&module.name, format));
+                let rows = weights
+                    .map(|weight| (decoded(weight, self.decoder) - original.clone()).reshape([1, size]));
                 Tensor::cat(rows.collect(), 0) // [candidates, out_features * in_features]
             })
             .collect();

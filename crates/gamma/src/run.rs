@@ -96,7 +96,8 @@ impl Run {
         let sequences = self.sequences(progress)?;
         let batches = || self.batches(sequences);
         let mut bank = self.bank();
-        let wanted = |_: &ModuleName| self.formats.clone();
+        let fitting = self.fitting()?;
+        let wanted = |module: &ModuleName| fitting.get(module).cloned().unwrap_or_default();
         bank.fill(&self.decoder, &self.method, &batches, &wanted, progress)?;
         let mut network = BankedDecoder::new(&self.decoder, &bank, &self.formats);
         let mut report = |step: &gamma_preference::Step| progress.event(Event::Learning(*step));
@@ -116,12 +117,14 @@ impl Run {
     /// # Errors
     /// [`Error`] if the checkpoint cannot be read.
     pub fn options(&self) -> Result<Option<Scores>, Error> {
+        let fitting = self.fitting()?;
         let module = |module: gamma_model::Module| {
             let option = |format: &Format| {
                 let size = self.method.quantizer.stored_bits(format, module.shape)?;
                 Some(ScoredOption::new(format.clone(), size, 0.0))
             };
-            let options: Option<Vec<_>> = self.formats.iter().map(option).collect();
+            let options: Option<Vec<_>> =
+                fitting.get(&module.name).into_iter().flatten().map(option).collect();
             options.map(|options| ModuleScores { name: module.name, shape: module.shape, options })
         };
         let modules: Option<Vec<_>> =
@@ -130,6 +133,21 @@ impl Run {
         let remainder = Some(self.remainder(&table)?);
         let provenance = self.provenance(&[]);
         Ok(Some(Scores::new(ScoresFile { kind: ScoreKind::Loss, provenance, remainder, table })))
+    }
+
+    /// Of each module, the formats whose blocks fit it.
+    fn fitting(&self) -> Result<BTreeMap<ModuleName, Vec<Format>>, Error> {
+        let mut fitting = BTreeMap::new();
+        for module in (0..self.config().blocks).flat_map(|block| self.config().modules(block)) {
+            let fits = |format: &&Format| self.method.quantizer.fits(format, module.shape);
+            let formats: Vec<Format> = self.formats.iter().filter(fits).cloned().collect();
+            if formats.is_empty() {
+                let (shape, quantizer) = (module.shape, self.method.describe());
+                return Err(Error::NothingFits { module: module.name, shape, quantizer });
+            }
+            fitting.insert(module.name, formats);
+        }
+        Ok(fitting)
     }
 
     /// What the model holds besides the modules of `table`.
@@ -261,7 +279,10 @@ impl Run {
                     found: choice.shape,
                 });
             }
-            if !self.method.quantizer.formats(choice.format.bits()).contains(&choice.format) {
+            let quantizer = &self.method.quantizer;
+            if !quantizer.formats(choice.format.bits()).contains(&choice.format)
+                || !quantizer.fits(&choice.format, choice.shape)
+            {
                 return Err(Error::Format {
                     module: choice.name.clone(),
                     format: choice.format.clone(),
