@@ -6,8 +6,8 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    Budget, Certificate, Choice, Digest, Format, ModuleName, ModuleScores, Plan, PlanError, Remainder,
-    ScoreKind, ScoreTable, ScoreTableError,
+    Budget, Certificate, Choice, Context, Digest, Format, ModuleName, ModuleScores, Plan, PlanError,
+    Remainder, ScoreKind, ScoreTable, ScoreTableError,
 };
 
 /// Where a score table came from. Two tables with equal provenance are equal on one backend and
@@ -39,6 +39,8 @@ pub struct ScoresFile {
     pub remainder: Option<Remainder>,
     /// The costs.
     pub table: ScoreTable,
+    /// What was measured around single plans; see [`Context`].
+    pub contexts: Vec<Context>,
 }
 
 /// The content of a plan file.
@@ -119,6 +121,14 @@ struct ScoresJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     remainder: Option<Remainder>,
     modules: Vec<ModuleScores>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    contexts: Vec<ContextJson>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ContextJson {
+    stored_bits: u64,
+    modules: Vec<ModuleScores>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -164,6 +174,17 @@ fn check_size(module: &ModuleName, shape: [usize; 2], format: &Format, found: u6
     }
 }
 
+/// A table whose sizes are those of its formats.
+fn checked(modules: Vec<ModuleScores>) -> Result<ScoreTable, FileError> {
+    let table = ScoreTable::new(modules)?;
+    for module in table.modules() {
+        for option in &module.options {
+            check_size(&module.name, module.shape, &option.format, option.stored_bits)?;
+        }
+    }
+    Ok(table)
+}
+
 fn write<T: Serialize>(value: &T) -> String {
     let mut json = serde_json::to_string_pretty(value).expect("plain structs of numbers and text serialize");
     json.push('\n');
@@ -176,14 +197,12 @@ impl ScoresFile {
     /// # Errors
     /// [`FileError`] says what is wrong and where.
     pub fn from_json(json: &str) -> Result<Self, FileError> {
-        let ScoresJson { kind, provenance, remainder, modules, .. } = parse(json, SCORES)?;
-        let table = ScoreTable::new(modules)?;
-        for module in table.modules() {
-            for option in &module.options {
-                check_size(&module.name, module.shape, &option.format, option.stored_bits)?;
-            }
-        }
-        Ok(Self { kind, provenance, remainder, table })
+        let ScoresJson { kind, provenance, remainder, modules, contexts, .. } = parse(json, SCORES)?;
+        let context = |ContextJson { stored_bits, modules }: ContextJson| {
+            Ok::<_, FileError>(Context { stored_bits, table: checked(modules)? })
+        };
+        let contexts = contexts.into_iter().map(context).collect::<Result<_, _>>()?;
+        Ok(Self { kind, provenance, remainder, table: checked(modules)?, contexts })
     }
 
     /// The file's text.
@@ -196,6 +215,14 @@ impl ScoresFile {
             provenance: self.provenance.clone(),
             remainder: self.remainder.clone(),
             modules: self.table.modules().to_vec(),
+            contexts: self
+                .contexts
+                .iter()
+                .map(|Context { stored_bits, table }| ContextJson {
+                    stored_bits: *stored_bits,
+                    modules: table.modules().to_vec(),
+                })
+                .collect(),
         })
     }
 }
@@ -274,7 +301,8 @@ mod tests {
                 settings: digest,
             },
             remainder: Some(remainder()),
-            table: ScoreTable::new(vec![module]).unwrap(),
+            table: ScoreTable::new(vec![module.clone()]).unwrap(),
+            contexts: vec![Context { stored_bits: 300, table: ScoreTable::new(vec![module]).unwrap() }],
         }
     }
 

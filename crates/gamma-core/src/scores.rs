@@ -80,6 +80,18 @@ pub struct ScoreTable {
     modules: Vec<ModuleScores>,
 }
 
+/// Costs in the context of one plan: what was measured around it.
+///
+/// Worth keeping beside the table that they refine. Where another budget is near, they are better
+/// than the costs that were learned over all budgets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Context {
+    /// Size of the plan that the costs were measured around, in bits.
+    pub stored_bits: u64,
+    /// Changes of the divergence, in nats per token, on top of each module's share of it.
+    pub table: ScoreTable,
+}
+
 /// Why a score table is refused.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]

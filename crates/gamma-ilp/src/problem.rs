@@ -91,6 +91,12 @@ impl<'a> Problem<'a> {
         Self { table, kind, budget, remainder: None, rules: Vec::new(), linear: Vec::new(), forced: None }
     }
 
+    /// The same with other costs for the same modules and options.
+    pub fn scores(mut self, table: &'a ScoreTable) -> Self {
+        self.table = table;
+        self
+    }
+
     /// The same with another budget.
     pub fn budget(mut self, budget: Budget) -> Self {
         self.budget = budget;

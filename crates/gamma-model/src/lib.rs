@@ -45,6 +45,6 @@ pub use config::{Config, Module, ROLES, RopeScaling};
 pub use decoder::Decoder;
 pub use error::ModelError;
 pub use fold::{Input, Producer};
-pub use judge::{Evaluation, Judge, Tick};
+pub use judge::{Evaluation, Judge, Load, PREDICTIONS, Prefix, Tick, Windows};
 pub use sample::sample;
 pub use text::{TextEncoder, Tokens};

@@ -9,7 +9,7 @@ use crate::{Config, config::RopeScaling};
 pub(crate) struct Positions {
     cos: Tensor<4>,  // [1, 1, length, head_dim / 2]
     sin: Tensor<4>,  // [1, 1, length, head_dim / 2]
-    mask: Tensor<3>, // [1, length, length], 0 or a number that softmax turns into 0
+    mask: Tensor<3>, // [1, length, length], 0, or minus infinity for what comes later
 }
 
 impl Positions {
@@ -23,7 +23,7 @@ impl Positions {
             Tensor::from_data(TensorData::new(values, [1, 1, length, frequencies.len()]), device)
         };
         let hidden: Vec<f32> = (0..length)
-            .flat_map(|query| (0..length).map(move |key| if key > query { -1e30 } else { 0.0 }))
+            .flat_map(|query| (0..length).map(move |key| if key > query { f32::NEG_INFINITY } else { 0.0 }))
             .collect();
         let mask = Tensor::from_data(TensorData::new(hidden, [1, length, length]), device);
         Self { cos: table(f64::cos), sin: table(f64::sin), mask }

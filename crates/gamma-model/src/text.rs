@@ -84,6 +84,11 @@ impl TextEncoder {
 }
 
 impl Tokens {
+    #[cfg(test)]
+    pub(crate) fn for_tests(ids: Vec<u32>) -> Self {
+        Self { name: "test".into(), bytes: ids.len(), ids }
+    }
+
     /// The token ids.
     #[must_use]
     pub fn ids(&self) -> &[u32] {

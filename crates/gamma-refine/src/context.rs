@@ -1,21 +1,9 @@
 //! Costs that were measured around a plan, and what they say about neighbouring budgets.
 
-use gamma_core::{ModuleName, ScoreTable, ScoreTableError};
+use gamma_core::{Context, ModuleName, ScoreTable, ScoreTableError};
 
 /// How far, in stored bits per weight, the costs around one plan are trusted.
 pub const CONTEXT_REACH: f64 = 0.5;
-
-/// Costs in the context of one plan: what [`recentre`](crate::recentre()) measured around it.
-///
-/// Worth keeping beside the table they refine. Where another budget is near, [`blend`] brings them
-/// in.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Context {
-    /// Size of the plan that the costs were measured around, in bits.
-    pub stored_bits: u64,
-    /// Changes of the divergence, in nats per token, on top of each module's share of it.
-    pub table: ScoreTable,
-}
 
 /// Why tables cannot be blended.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -111,7 +111,7 @@ mod walk;
 
 pub use best_of_random::{RandomSettings, best_of_random};
 pub use choose::{Candidate, Choice, choose};
-pub use context::{BlendError, CONTEXT_REACH, Context, blend};
+pub use context::{BlendError, CONTEXT_REACH, blend};
 pub use error::RefineError;
 pub use estimate::Estimate;
 pub use evolve::{EvolveSettings, Stage, evolve};

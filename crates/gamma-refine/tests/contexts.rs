@@ -2,9 +2,9 @@
 
 mod synthetic;
 
-use gamma_core::{BitWidth, Budget, Plan, ScoreKind, ScoreTable};
+use gamma_core::{BitWidth, Budget, Context, Plan, ScoreKind, ScoreTable};
 use gamma_ilp::{Limits, Problem};
-use gamma_refine::{BlendError, CONTEXT_REACH, Context, RecentreSettings, Split, blend, recentre};
+use gamma_refine::{BlendError, CONTEXT_REACH, RecentreSettings, Split, blend, recentre};
 use synthetic::{Damage, Formula, go_on, isolated, llama, recost};
 
 fn costs(table: &ScoreTable) -> Vec<f64> {

@@ -64,7 +64,7 @@ pub(crate) fn check_stages<E: std::error::Error + 'static>(stages: &[f64]) -> Re
 /// Improves `start` by swaps that keep the budget: some modules down, some up, of any sizes.
 ///
 /// Proposals come in the order of their gain by the scores of `problem`, so give it the best scores
-/// there are, such as those of a [`Context`](crate::Context). The scores are scaled such that they
+/// there are, such as those of a [`Context`](gamma_core::Context). The scores are scaled such that they
 /// add up to the divergence of `start`, and learn from every measurement: a rejected move promises
 /// less from then on. They decide what is tried, never what is kept: a proposal must be better on
 /// growing parts of the probe, and then on the gate by `std_errors` standard errors. Hence the gate

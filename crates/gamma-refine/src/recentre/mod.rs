@@ -8,11 +8,11 @@ mod costs;
 mod survey;
 mod trust;
 
-use gamma_core::{Plan, ScoreTable};
+use gamma_core::{Context, Plan, ScoreTable};
 use gamma_ilp::{Limits, Problem, Space};
 
 use crate::{
-    Context, Estimate, Examiner, Method, Progress, RefineError, Report, Split, Status,
+    Estimate, Examiner, Method, Progress, RefineError, Report, Split, Status,
     error::setting,
     session::{Halt, Session, Stand, ended, stand_at},
 };
