@@ -85,7 +85,7 @@ fn surprise<H: Head>(head: &H, hidden: &Tensor<3>, rng: &mut impl rand::Rng) -> 
         let uniform = Tensor::<3>::from_data(TensorData::new(uniform, [1, count, 1]), &hidden.device());
         // The label is the number of classes whose cumulative probability stays below the draw.
         let below = cumulative.lower(uniform.expand([1, count, vocabulary])).int().sum_dim(2);
-        let labels: Tensor<3, Int> = below.clamp(0, vocabulary as i64 - 1);
+        let labels: Tensor<3, Int> = below.clamp(0, i64::try_from(vocabulary - 1).unwrap_or(i64::MAX));
         let mut all = (-log_probs.gather(2, labels)).sum().backward();
         gradients.push(leaf.grad_remove(&mut all).unwrap_or_else(|| leaf.inner().zeros_like()));
     }

@@ -53,7 +53,9 @@ impl Target {
         let error = (output - self.output.clone()) * self.mask.clone();
         match scale {
             Scale::Energy(energy) => error.square().sum() / (energy * self.tokens.max(1.0)),
-            Scale::Fisher(fisher) => (error.square() * fisher.clone()).sum() / (2.0 * self.tokens.max(1.0)),
+            Scale::Fisher(fisher) => {
+                (error.square() * (**fisher).clone()).sum() / (2.0 * self.tokens.max(1.0))
+            }
         }
     }
 
@@ -75,7 +77,7 @@ pub(crate) enum Scale {
     /// `‖e‖² / Z`.
     Energy(f64),
     /// `½ Σ_c F_c e_c²` with one `F` per channel, `[1, 1, width]`: nats per token.
-    Fisher(Tensor<3>),
+    Fisher(Box<Tensor<3>>),
 }
 
 impl Scale {
@@ -86,7 +88,7 @@ impl Scale {
         fisher: Option<&Tensor<3>>,
     ) -> Self {
         match (normaliser, fisher) {
-            (Normaliser::Fisher, Some(fisher)) => Self::Fisher(fisher.clone()),
+            (Normaliser::Fisher, Some(fisher)) => Self::Fisher(Box::new(fisher.clone())),
             (Normaliser::Update, _) => {
                 let sums = batches.map(|(input, target)| (target.update_energy(input), target.tokens));
                 Self::Energy(mean_energy(sums))

@@ -86,7 +86,9 @@ fn shared_ratios(competitors: &[Competitor], estimates: &[Vec<Estimate>]) -> Vec
             let Some(wanted) = step(first).filter(|_| !done[first]) else { continue };
             let alike: Vec<usize> =
                 (first..competitors.len()).filter(|&module| step(module) == Some(wanted)).collect();
-            alike.iter().for_each(|&module| done[module] = true);
+            for &module in &alike {
+                done[module] = true;
+            }
             let before = |module: usize| costs[module][orders[module][place - 1]].value;
             // A cost that noise has driven below zero is no base for a ratio.
             let alike: Vec<usize> = alike.into_iter().filter(|&module| before(module) > 0.0).collect();

@@ -33,7 +33,7 @@ pub(crate) fn round<N: Network>(
     for group in passes.chunks(learner.settings.steps) {
         let forward = Forward::run(network, learner, round, group, inputs, fisher)?;
         let Found { total, slopes } =
-            backward(network, learner, round, group, forward, weights, done, progress)?;
+            backward(network, learner, (round, group), forward, weights, done, progress)?;
         // The logits move after the whole group, pass by pass in order: all of its draws come from the
         // same logits, so that passes are independent of each other.
         for ((pass, slopes), loss) in group.iter().zip(&slopes).zip(total) {
@@ -125,8 +125,7 @@ struct Found {
 fn backward<N: Network>(
     network: &mut N,
     learner: &mut Learner<'_>,
-    round: usize,
-    passes: &[Pass],
+    (round, passes): (usize, &[Pass]),
     forward: Forward<N::Block>,
     Weights { hidden, divergence: ending }: Weights,
     done: usize,

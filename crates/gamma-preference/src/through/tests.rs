@@ -32,6 +32,7 @@ fn linear(x: Tensor<3>, weight: &Tensor<2>) -> Tensor<3> {
     x.matmul(weight.clone().transpose().unsqueeze())
 }
 
+#[expect(clippy::large_enum_variant, reason = "a handful of them, in tests")]
 #[derive(Clone)]
 enum Kind {
     /// `x + silu(x W₁ᵀ) W₂ᵀ`.
@@ -170,7 +171,7 @@ fn found(toy: &mut Toy, objective: Objective, choices: &[Shares], fisher: &[Tens
         (0..2).map(|batch| Pass { step: batch, batch, draws: draws.clone(), price: 0.0 }).collect();
     let go = &mut |_: &crate::Step| ControlFlow::Continue(());
     let forward = Forward::run(toy, &learner, 1, &passes, &inputs(), fisher).expect("infallible");
-    backward(toy, &mut learner, 1, &passes, forward, Weights { hidden, divergence }, 0, go).expect("finite")
+    backward(toy, &mut learner, (1, &passes), forward, Weights { hidden, divergence }, 0, go).expect("finite")
 }
 
 fn shares() -> Vec<Vec<f64>> {
@@ -231,7 +232,7 @@ fn slopes_and_loss_equal_those_of_autodiff_through_everything_at_once() {
         .collect();
     let batches = inputs();
     // The unit of the hidden terms is a mean over all batches of a group.
-    let mut energies = vec![0.0; BLOCKS];
+    let mut energies = [0.0; BLOCKS];
     for input in &batches {
         let mut teacher = input.clone();
         for (block, energy) in energies.iter_mut().enumerate() {
