@@ -11,9 +11,13 @@ use gamma::{
 
 use crate::{
     budget::{BudgetArg, ChangeArg},
+    compare::CompareArgs,
     constraints::ConstraintArgs,
+    eval::EvalArgs,
     hub,
+    judging::JudgingArgs,
     quantizer::{Method, QuantizerArgs},
+    refinement::{RefinementArgs, RivalArgs},
 };
 
 /// Learns how many bits each module of a language model deserves, and plans for any budget.
@@ -26,7 +30,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Learn, plan, quantize, and compare with uniform precision: all at once
+    /// Learn, plan, refine, quantize, and compare with uniform precision: all at once
     Run(RunArgs),
     /// Learn what each option of each module costs, and write the scores
     Learn(LearnArgs),
@@ -38,6 +42,10 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Quantize a model as a plan says
     Apply(ApplyArgs),
+    /// Measure perplexity, and divergence from full precision, of plans and checkpoints
+    Eval(EvalArgs),
+    /// Measure methods of allocation against each other, on the same candidates and budgets
+    Compare(CompareArgs),
 }
 
 /// What to learn from and how.
@@ -145,16 +153,16 @@ pub struct RunArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub learning: LearningArgs,
-    /// Text to judge by, UTF-8, disjoint from the calibration text
-    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
-    pub evaluation: Vec<PathBuf>,
-    /// Judge at most this many windows, spread over the text
-    #[arg(long, value_name = "COUNT")]
-    pub windows: Option<usize>,
+    #[command(flatten)]
+    pub judging: JudgingArgs,
     #[command(flatten)]
     pub budgets: BudgetArgs,
     #[command(flatten)]
     pub constraints: ConstraintArgs,
+    #[command(flatten)]
+    pub refinement: RefinementArgs,
+    #[command(flatten)]
+    pub rivals: RivalArgs,
     /// Folder for scores, plans, checkpoints, table and picture; earlier results are replaced
     #[arg(long, value_name = "DIR", default_value = "gamma-out")]
     pub out: PathBuf,
@@ -289,6 +297,11 @@ impl BudgetArgs {
 }
 
 impl ModelArgs {
+    /// The model as it was given.
+    pub fn name(&self) -> &str {
+        &self.model
+    }
+
     /// A builder for this model, without calibration text.
     pub fn builder(&self) -> anyhow::Result<Builder> {
         Ok(Gamma::builder().model(hub::resolve(&self.model)?).calibration(Calibration::none()))
@@ -296,6 +309,11 @@ impl ModelArgs {
 }
 
 impl TextArgs {
+    /// Tokens per sequence, where given.
+    pub fn length(&self) -> Option<usize> {
+        self.length
+    }
+
     /// The text, where one is given.
     pub fn calibration(&self) -> Option<Calibration> {
         let calibration = match self.calibration.as_slice() {

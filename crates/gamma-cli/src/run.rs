@@ -14,6 +14,7 @@ use crate::{
     budget::BudgetArg,
     constraints,
     project::headline,
+    refinement,
     watch::{self, Watch},
 };
 
@@ -25,20 +26,27 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     // Whatever can be refused is refused before the long work, not after it.
     check_budgets(&run, args)?;
     watch::writable(Some(&args.out))?;
-    let jury = run.jury(&args.evaluation, args.learning.length(), args.windows, &mut watch)?;
+    let rivals = args.rivals.plans()?;
+    let jury = args.judging.jury(&run, args.learning.length(), &mut watch)?;
 
-    let scores = run.learn(&mut watch)?;
+    let mut scores = run.learn(&mut watch)?;
     watch.finish();
     scores.save(args.out.join("scores.json"))?;
 
     let mut plans = Vec::new();
     for budget in &args.budgets.budgets {
         let solving = Instant::now();
-        let problem = args.constraints.problem(&scores, budget)?;
-        let plan = scores.solve(&problem, &args.budgets.limits())?;
+        let before = scores.clone();
+        let problem = args.constraints.problem(&before, budget)?;
+        let refined = run.refine(&scores, &problem, &rivals, &args.refinement.settings(), &mut watch)?;
+        watch.finish();
         let seconds = solving.elapsed().as_secs_f64();
-        say!("{}\n{}", headline(budget, &plan, seconds), report::grid(&plan));
-        plans.push((budget, plan));
+        say!("{}\n{}\n", headline(budget, &refined.plan, seconds), refinement::account(&refined));
+        say!("{}", report::grid(&refined.plan));
+        // What was measured for this budget serves its neighbours, in this run and later.
+        scores = refined.scores;
+        scores.save(args.out.join("scores.json"))?;
+        plans.push((budget, refined.plan, refined.predicted.map(|estimate| estimate.mean)));
     }
 
     let mut outcomes = vec![Outcome::full_precision(jury.full_precision())];
@@ -47,10 +55,11 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         let evaluation = jury.evaluate(&run.apply(&plan)?, &mut watch)?;
         outcomes.push(Outcome::of_plan(Series::Uniform, format!("uniform {bits}"), &plan, evaluation));
     }
-    for (budget, plan) in &plans {
+    for (budget, plan, predicted) in &plans {
         let applied = run.apply(plan)?;
         let evaluation = jury.evaluate(&applied, &mut watch)?;
-        outcomes.push(Outcome::of_plan(Series::Planned, format!("gamma {}", budget.text), plan, evaluation));
+        let outcome = Outcome::of_plan(Series::Planned, format!("gamma {}", budget.text), plan, evaluation);
+        outcomes.push(outcome.predicted(*predicted));
         if args.no_checkpoints {
             plan.save(args.out.join(format!("plan-{}.json", budget.file_name())))?;
         } else {
@@ -64,7 +73,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let table = report::table(&outcomes);
     say!("{table}");
     let mut page = table;
-    for (budget, plan) in &plans {
+    for (budget, plan, _) in &plans {
         _ = write!(page, "\n{budget}\n\n```text\n{}```\n", report::grid(plan));
     }
     write_atomically(&args.out.join("report.md"), page.as_bytes())?;

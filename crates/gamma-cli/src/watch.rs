@@ -118,11 +118,25 @@ impl Progress for Watch {
                 );
                 self.show("learning", step.done, step.total, what);
             }
+            Event::Scoring { done, total } => self.show("scoring", done, total, String::new()),
+            Event::Refining { stage, step, total } => {
+                let best = step.best.map_or_else(String::new, |best| format!("best {best:.4} nats  "));
+                let what = format!("{best}{} kept, {} refused", step.accepted, step.rejected);
+                let done = match total {
+                    0 => step.spent.evaluations as usize,
+                    _ => (step.accepted + step.rejected).min(total),
+                };
+                self.show(stage, done, total.max(done), what);
+            }
             Event::Evaluating { done, total } => self.show("evaluating", done, total, String::new()),
             _ => {}
         }
         if self.interrupted.load(Ordering::SeqCst) {
             self.bar.finish_and_clear();
+            if let Event::Refining { .. } = event {
+                note!("refinement stopped: the best plan so far is taken; Ctrl-C again stops everything");
+                self.interrupted.store(false, Ordering::SeqCst);
+            }
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())

@@ -24,13 +24,16 @@ pub(crate) struct Method {
 /// Scales that were folded into a block, one list per input; empty where none were.
 pub(crate) type Scales = Vec<Option<Vec<f32>>>;
 
+/// Quantized weights by module and format.
+pub(crate) type Packed = BTreeMap<(ModuleName, Format), Arc<QuantizedWeight>>;
+
 /// All quantized weights made so far.
 ///
 /// Takes the sum of the stored bits of all candidates: about 3.6 bytes per weight for the widths
-/// 2, 3, 4, 5, 6 and 8.
-#[derive(Debug, Default)]
+/// 2, 3, 4, 5, 6 and 8. A clone shares the codes.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct CandidateBank {
-    weights: BTreeMap<(ModuleName, Format), Arc<QuantizedWeight>>,
+    weights: Packed,
     /// Of every block whose candidates were made.
     scales: BTreeMap<usize, Arc<Scales>>,
 }
@@ -98,6 +101,11 @@ impl Method {
 impl CandidateBank {
     pub(crate) fn get(&self, module: &ModuleName, format: &Format) -> Option<&Arc<QuantizedWeight>> {
         self.weights.get(&(module.clone(), format.clone()))
+    }
+
+    /// All of them; the codes themselves are shared.
+    pub(crate) fn packed(&self) -> Packed {
+        self.weights.clone()
     }
 
     /// The scales of every block, as far as they are known.

@@ -14,7 +14,7 @@ use crate::{
     Calibration, Error, Pressure, Run, ScoreSource, Settings,
     bank::Method,
     calibration::Source,
-    run::{Sequences, default_device},
+    run::{Parts, Sequences, default_device},
 };
 
 /// Where everything starts: [`Gamma::builder`].
@@ -163,11 +163,18 @@ impl Builder {
         let text = TextEncoder::open(checkpoint.folder(), config)?;
         let sequences = match &calibration.source {
             Source::Files(paths) => {
-                Sequences::Text(text.encode_files(paths)?.spread(calibration.sequences, length)?)
+                let tokens = text.encode_files(paths)?;
+                let spare = (tokens.ids().len() / length.max(1)).saturating_sub(calibration.sequences);
+                let gate = calibration.gate().min(spare);
+                let gate = if gate < SMALLEST_GATE { 0 } else { gate };
+                Sequences::Text(Parts::new(tokens.spread(calibration.sequences + gate, length)?, gate))
             }
-            Source::Sampled => {
-                Sequences::Sampled { count: calibration.sequences, length, seed: calibration.seed }
-            }
+            Source::Sampled => Sequences::Sampled {
+                learned: calibration.sequences,
+                gate: calibration.gate(),
+                length,
+                seed: calibration.seed,
+            },
             Source::None => Sequences::None,
         };
         Ok(Run {
@@ -187,6 +194,9 @@ impl Builder {
         })
     }
 }
+
+/// Fewer sequences than this cannot decide anything.
+const SMALLEST_GATE: usize = 4;
 
 /// Every format of the widths.
 fn formats(quantizer: &dyn Quantizer, widths: &[BitWidth]) -> Result<Vec<Format>, Error> {

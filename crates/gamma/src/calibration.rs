@@ -8,12 +8,14 @@ use std::path::PathBuf;
 /// |---|---|
 /// | [`sequences`](Self::sequences) | 128 |
 /// | [`length`](Self::length) | 2048, or the model's context if that is shorter |
+/// | [`gate_sequences`](Self::gate_sequences) | half as many, 8 at least, as far as the text suffices |
 /// | [`seed`](Self::seed), for sampled text | 0 |
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Calibration {
     pub(crate) source: Source,
     pub(crate) sequences: usize,
+    gate: Option<usize>,
     pub(crate) length: Option<usize>,
     pub(crate) seed: u64,
 }
@@ -49,13 +51,24 @@ impl Calibration {
     }
 
     fn new(source: Source) -> Self {
-        Self { source, sequences: 128, length: None, seed: 0 }
+        Self { source, sequences: 128, gate: None, length: None, seed: 0 }
     }
 
     /// How many sequences, spread evenly over the text.
     pub fn sequences(mut self, count: usize) -> Self {
         self.sequences = count;
         self
+    }
+
+    /// How many sequences are held back, spread over the text, to decide whether a plan that was
+    /// improved by measuring is really better.
+    pub fn gate_sequences(mut self, count: usize) -> Self {
+        self.gate = Some(count);
+        self
+    }
+
+    pub(crate) fn gate(&self) -> usize {
+        self.gate.unwrap_or(self.sequences.div_ceil(2).max(8))
     }
 
     /// Tokens per sequence.

@@ -7,7 +7,9 @@ use gamma_export::ExportError;
 use gamma_ilp::ProjectError;
 use gamma_model::ModelError;
 use gamma_preference::LearnError;
+use gamma_proxy::ProxyError;
 use gamma_quant::QuantizeError;
+use gamma_refine::{BlendError, RefineError};
 
 /// Why a run fails.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,23 @@ pub enum Error {
     /// Learning failed.
     #[error(transparent)]
     Learn(Box<LearnError<Error>>),
+    /// Scoring by a proxy failed.
+    #[error(transparent)]
+    Proxy(Box<ProxyError<Error>>),
+    /// Improving a plan failed.
+    #[error(transparent)]
+    Refine(Box<RefineError<Error>>),
+    /// What was measured around other plans cannot be used.
+    #[error(transparent)]
+    Context(#[from] BlendError),
+    /// A candidate that was not made.
+    #[error("module `{module}` was not quantized as `{format}`: it is not among the candidates of this run")]
+    Candidate {
+        /// The module.
+        module: ModuleName,
+        /// The format.
+        format: Format,
+    },
     /// There is no plan.
     #[error(transparent)]
     Project(#[from] ProjectError),
@@ -123,6 +142,41 @@ pub enum Error {
         #[source]
         source: FileError,
     },
+    /// A file of bit-widths that another tool chose cannot be read.
+    #[error("`{}` holds no choices of bit-widths", path.display())]
+    Choices {
+        /// The file.
+        path: PathBuf,
+        /// What the parser met.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A bit-width that is not among the candidates.
+    #[error("module `{module}` is wanted in {bits} bits, which is not among the candidates of this run")]
+    Width {
+        /// The module.
+        module: ModuleName,
+        /// The width that is wanted.
+        bits: u8,
+    },
+    /// A table of measurements that gamma did not write.
+    #[error("line {line} of `{}` is no row of a comparison", path.display())]
+    Csv {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+    },
+    /// Two models whose predictions cannot be compared.
+    #[error("the model in `{}` predicts {found} tokens, the one it is compared with {expected}", path.display())]
+    Vocabulary {
+        /// The folder of the other model.
+        path: PathBuf,
+        /// Tokens that the full-precision model predicts.
+        expected: usize,
+        /// Tokens that the other one does.
+        found: usize,
+    },
     /// A file of latencies cannot be used, or lacks an option.
     #[error("{0}")]
     Latency(String),
@@ -140,6 +194,15 @@ impl From<LearnError<Error>> for Error {
             LearnError::Interrupted => Self::Interrupted,
             LearnError::Load { source, .. } => source,
             other => Self::Learn(Box::new(other)),
+        }
+    }
+}
+
+impl From<RefineError<Error>> for Error {
+    fn from(error: RefineError<Error>) -> Self {
+        match error {
+            RefineError::Examine { source, .. } => source,
+            other => Self::Refine(Box::new(other)),
         }
     }
 }

@@ -64,13 +64,19 @@ mod applied;
 mod bank;
 mod builder;
 mod calibration;
+mod choices;
+mod compare;
+mod ending;
 mod engines;
 mod error;
+mod examine;
 mod judge;
 mod latency;
 mod network;
 mod observe;
 mod progress;
+mod proxies;
+mod refine;
 pub mod report;
 mod run;
 mod scores;
@@ -78,17 +84,21 @@ mod scores;
 pub use applied::Applied;
 pub use builder::{Builder, Gamma};
 pub use calibration::Calibration;
+pub use choices::{Choices, ChosenBits};
+pub use compare::{Comparison, Row, Strategy, read_csv, to_csv};
 pub use error::Error;
-pub use judge::Jury;
+pub use judge::{Jury, Protocol};
 pub use latency::LatencyTable;
 pub use progress::{Event, Progress, Quiet};
+pub use refine::{Refined, Refinement};
 pub use run::{Run, ScoreSource};
 pub use scores::{Plan, Scores};
 
 pub use burn::tensor::Device;
 pub use gamma_core::{
-    self as core, BitWidth, Budget, Certificate, Choice, Digest, Footprint, Format, GroupSize, ModuleName,
-    ModuleScores, Provenance, Remainder, ScoreKind, ScoreTable, ScoredOption, ScoresFile, Symmetry,
+    self as core, BitWidth, Budget, Certificate, Choice, Context, Digest, Footprint, Format, GroupSize,
+    ModuleName, ModuleScores, Provenance, Remainder, ScoreKind, ScoreTable, ScoredOption, ScoresFile,
+    Symmetry,
 };
 pub use gamma_export::{
     self as export, ExportError, GgufReport, IntegerLayout, Precision, WrittenFile, write_atomically,
@@ -100,7 +110,9 @@ pub use gamma_ilp::{
 };
 pub use gamma_model::{self as model, Config, Evaluation, ModelError};
 pub use gamma_preference::{LearnError, Normaliser, Objective, Pressure, Reading, Sampling, Settings, Step};
+pub use gamma_proxy::{Proxy, ProxyError};
 pub use gamma_quant::{self as quant, Awq, Clip, Gptq, Hqq, Quantizer, Rescale, Rtn, Variants};
+pub use gamma_refine::{self as refining, Estimate, RefineError};
 
 /// The code of the README is compiled with the documentation tests.
 #[cfg(doctest)]

@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 use gamma_core::Format;
 use gamma_model::{Block, Decoder};
 use gamma_preference::{Bank, Candidate, Competitor, Head, Network};
+use gamma_proxy::Tapped;
 
 use crate::{
     Error,
@@ -92,5 +93,16 @@ impl<'a> Network for BankedDecoder<'a> {
     }
     fn head(&self) -> &DecoderHead<'a> {
         &self.head
+    }
+}
+
+impl Tapped for DecoderBlock {
+    fn forward_tapped(
+        &self,
+        weights: &[Tensor<2>],
+        hidden: Tensor<3>,
+        tap: &mut dyn FnMut(usize, &Tensor<3>, Tensor<3>) -> Tensor<3>,
+    ) -> Tensor<3> {
+        self.0.forward_tapped(weights, hidden, tap)
     }
 }

@@ -24,6 +24,22 @@ pub enum Event {
     },
     /// A learning step is done.
     Learning(Step),
+    /// Options are being scored by a proxy.
+    Scoring {
+        /// Steps done.
+        done: usize,
+        /// Steps in all.
+        total: usize,
+    },
+    /// A plan was measured while plans are being improved or compared.
+    Refining {
+        /// `re-centring`, `polishing`, `searching` or `comparing`.
+        stage: &'static str,
+        /// Where the search stands.
+        step: gamma_refine::Step,
+        /// Plans that this stage tries at most; 0 where that is not known.
+        total: usize,
+    },
     /// The model is being evaluated, block by block.
     Evaluating {
         /// Blocks done.

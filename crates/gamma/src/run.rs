@@ -13,12 +13,13 @@ use gamma_core::{
 };
 use gamma_model::{Checkpoint, Config, Decoder, TextEncoder, sample};
 use gamma_preference::{Learned, learn};
+use gamma_quant::CalibrationNeeds;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
     Applied, Error, Event, Plan, Progress, Quiet, Scores, Settings,
     bank::{CandidateBank, Method},
-    judge::{Jury, evaluation_windows},
+    judge::{Jury, Protocol},
     network::BankedDecoder,
 };
 
@@ -51,14 +52,42 @@ pub struct Run {
     pub(crate) sequences: Sequences,
     pub(crate) bank: Mutex<CandidateBank>,
     /// Sequences that the model wrote itself, once it has.
-    pub(crate) sampled: OnceLock<Vec<Vec<u32>>>,
+    pub(crate) sampled: OnceLock<Parts>,
+}
+
+/// Calibration sequences, by what they are for.
+#[derive(Clone, Debug)]
+pub(crate) struct Parts {
+    /// Scores come from these, and moves are measured on them.
+    pub(crate) learned: Vec<Vec<u32>>,
+    /// What is accepted is decided on these.
+    pub(crate) gate: Vec<Vec<u32>>,
+}
+
+impl Parts {
+    /// All of `sequences` but `gate` of them, which are taken from all over. Where none can be spared
+    /// (`gate` is 0), a quarter serves both purposes.
+    pub(crate) fn new(sequences: Vec<Vec<u32>>, gate: usize) -> Self {
+        let all = sequences.len();
+        let held_back = |count: usize, i: usize| (i + 1) * count / all.max(1) > i * count / all.max(1);
+        if gate == 0 {
+            let quarter = all.div_ceil(4).max(2).min(all);
+            let pairs = sequences.iter().enumerate().filter(|&(i, _)| held_back(quarter, i));
+            return Self { gate: pairs.map(|(_, tokens)| tokens.clone()).collect(), learned: sequences };
+        }
+        let (mut learned, mut held) = (Vec::new(), Vec::new());
+        for (i, tokens) in sequences.into_iter().enumerate() {
+            if held_back(gate, i) { &mut held } else { &mut learned }.push(tokens);
+        }
+        Self { learned, gate: held }
+    }
 }
 
 /// Calibration tokens, or how to get them.
 #[derive(Debug)]
 pub(crate) enum Sequences {
-    Text(Vec<Vec<u32>>),
-    Sampled { count: usize, length: usize, seed: u64 },
+    Text(Parts),
+    Sampled { learned: usize, gate: usize, length: usize, seed: u64 },
     None,
 }
 
@@ -93,21 +122,28 @@ impl Run {
     /// [`Error`] names the module, tensor or step at fault; [`Error::Interrupted`] if `progress`
     /// broke.
     pub fn learn(&self, progress: &mut dyn Progress) -> Result<Scores, Error> {
+        self.learn_seeded(self.learning.seed, progress)
+    }
+
+    /// [`learn`](Self::learn) with another seed: how much of the scores is chance.
+    ///
+    /// # Errors
+    /// As [`learn`](Self::learn).
+    pub fn learn_seeded(&self, seed: u64, progress: &mut dyn Progress) -> Result<Scores, Error> {
+        let bank = self.fill(progress)?;
         let sequences = self.sequences(progress)?;
-        let batches = || self.batches(sequences);
-        let mut bank = self.bank();
-        let fitting = self.fitting()?;
-        let wanted = |module: &ModuleName| fitting.get(module).cloned().unwrap_or_default();
-        bank.fill(&self.decoder, &self.method, &batches, &wanted, progress)?;
         let mut network = BankedDecoder::new(&self.decoder, &bank, &self.formats);
         let mut report = |step: &gamma_preference::Step| progress.event(Event::Learning(*step));
-        let Learned { losses, logits, .. } = learn(&mut network, &batches(), &self.learning, &mut report)?;
+        let settings = Settings { seed, ..self.learning.clone() };
+        let Learned { losses, logits, .. } =
+            learn(&mut network, &self.batches(sequences), &settings, &mut report)?;
         let (kind, table) = match self.scores {
             ScoreSource::Losses => (ScoreKind::Loss, losses),
             ScoreSource::Logits => (ScoreKind::Logits, logits),
         };
         let remainder = Some(self.remainder(&table)?);
-        Ok(Scores::new(ScoresFile { kind, provenance: self.provenance(sequences), remainder, table }))
+        let provenance = self.provenance(sequences, &learner(&settings));
+        Ok(Scores::new(ScoresFile { kind, provenance, remainder, table, contexts: Vec::new() }))
     }
 
     /// What could be chosen, before anything is learned: the options of every module with their
@@ -131,8 +167,21 @@ impl Run {
             (0..self.config().blocks).flat_map(|block| self.config().modules(block)).map(module).collect();
         let Some(table) = modules.and_then(|modules| ScoreTable::new(modules).ok()) else { return Ok(None) };
         let remainder = Some(self.remainder(&table)?);
-        let provenance = self.provenance(&[]);
-        Ok(Some(Scores::new(ScoresFile { kind: ScoreKind::Loss, provenance, remainder, table })))
+        let provenance = self.provenance(&[], &learner(&self.learning));
+        let contexts = Vec::new();
+        Ok(Some(Scores::new(ScoresFile { kind: ScoreKind::Loss, provenance, remainder, table, contexts })))
+    }
+
+    /// Makes every module in every format, where that has not been done, and gives the bank.
+    pub(crate) fn fill(&self, progress: &mut dyn Progress) -> Result<CandidateBank, Error> {
+        // A quantizer that needs no data must not ask for any.
+        let sequences =
+            if self.method.needs() == CalibrationNeeds::Nothing { &[] } else { self.sequences(progress)? };
+        let mut bank = self.bank();
+        let fitting = self.fitting()?;
+        let wanted = |module: &ModuleName| fitting.get(module).cloned().unwrap_or_default();
+        bank.fill(&self.decoder, &self.method, &|| self.batches(sequences), &wanted, progress)?;
+        Ok(bank.clone())
     }
 
     /// Of each module, the formats whose blocks fit it.
@@ -151,7 +200,7 @@ impl Run {
     }
 
     /// What the model holds besides the modules of `table`.
-    fn remainder(&self, table: &ScoreTable) -> Result<Remainder, Error> {
+    pub(crate) fn remainder(&self, table: &ScoreTable) -> Result<Remainder, Error> {
         let config = self.config();
         let [blocks, kv_heads, head_dim] =
             [config.blocks, config.kv_heads, config.head_dim].map(|number| number as u64);
@@ -180,7 +229,7 @@ impl Run {
             plan.choice(module).map(|choice| choice.format.clone()).into_iter().collect()
         };
         let mut other_calibration = false;
-        if self.method.needs() == gamma_quant::CalibrationNeeds::Nothing {
+        if self.method.needs() == CalibrationNeeds::Nothing {
             bank.fill(&self.decoder, &self.method, &Vec::new, &wanted, progress)?;
         } else {
             let sequences = self.sequences(progress)?;
@@ -210,8 +259,22 @@ impl Run {
         progress: &mut dyn Progress,
     ) -> Result<Jury, Error> {
         let length = length.unwrap_or(self.config().max_positions.min(2048));
-        let windows = evaluation_windows(&self.text.encode_files(paths)?, length, limit)?;
-        Jury::new(self, windows, length, progress)
+        self.jury_by(&Protocol { length, stride: length, limit }, paths, progress)
+    }
+
+    /// [`jury`](Self::jury) by any protocol, such as one whose windows overlap.
+    ///
+    /// # Errors
+    /// As [`jury`](Self::jury).
+    pub fn jury_by(
+        &self,
+        protocol: &Protocol,
+        paths: &[PathBuf],
+        progress: &mut dyn Progress,
+    ) -> Result<Jury, Error> {
+        let windows = self.text.encode_files(paths)?.sliding(protocol.length, protocol.stride)?;
+        let windows = protocol.limit.map_or(windows.clone(), |limit| windows.spread(limit.max(1)));
+        Jury::new(self, windows, protocol.length, progress)
     }
 
     pub(crate) fn bank(&self) -> MutexGuard<'_, CandidateBank> {
@@ -219,17 +282,27 @@ impl Run {
         self.bank.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sequences(&self, progress: &mut dyn Progress) -> Result<&[Vec<u32>], Error> {
+    /// The sequences that scores come from.
+    pub(crate) fn sequences(&self, progress: &mut dyn Progress) -> Result<&[Vec<u32>], Error> {
+        Ok(&self.parts(progress)?.learned)
+    }
+
+    /// The sequences that decide what is accepted.
+    pub(crate) fn gate(&self, progress: &mut dyn Progress) -> Result<&[Vec<u32>], Error> {
+        Ok(&self.parts(progress)?.gate)
+    }
+
+    fn parts(&self, progress: &mut dyn Progress) -> Result<&Parts, Error> {
         match &self.sequences {
-            Sequences::Text(sequences) => Ok(sequences),
-            &Sequences::Sampled { count, length, seed } => {
-                if let Some(sequences) = self.sampled.get() {
-                    return Ok(sequences);
+            Sequences::Text(parts) => Ok(parts),
+            &Sequences::Sampled { learned, gate, length, seed } => {
+                if let Some(parts) = self.sampled.get() {
+                    return Ok(parts);
                 }
                 let mut tick = |done| progress.event(Event::Sampling { done, total: length });
-                let sequences =
-                    sample(&self.decoder, count, length, seed, &mut tick)?.ok_or(Error::Interrupted)?;
-                Ok(self.sampled.get_or_init(|| sequences))
+                let sequences = sample(&self.decoder, learned + gate, length, seed, &mut tick)?;
+                let parts = Parts::new(sequences.ok_or(Error::Interrupted)?, gate);
+                Ok(self.sampled.get_or_init(|| parts))
             }
             Sequences::None => Err(Error::Missing {
                 setting: "calibration",
@@ -239,12 +312,12 @@ impl Run {
     }
 
     /// The residual stream before the first block, batch by batch.
-    fn batches(&self, sequences: &[Vec<u32>]) -> Vec<Tensor<3>> {
+    pub(crate) fn batches(&self, sequences: &[Vec<u32>]) -> Vec<Tensor<3>> {
         sequences.chunks(self.batch).map(|batch| self.decoder.embed(batch)).collect()
     }
 
-    fn provenance(&self, sequences: &[Vec<u32>]) -> Provenance {
-        let learner = format!("{}, batch {}", self.learning, self.batch);
+    pub(crate) fn provenance(&self, sequences: &[Vec<u32>], learner: &str) -> Provenance {
+        let learner = format!("{learner}, batch {}", self.batch);
         let quantizer = self.method.describe();
         let (version, config) = (env!("CARGO_PKG_VERSION"), self.config());
         let settings =
@@ -301,6 +374,11 @@ impl Run {
             Some(module) => Err(Error::Modules { module, in_plan: false }),
         }
     }
+}
+
+/// How scores are learned, in words.
+fn learner(settings: &Settings) -> String {
+    settings.to_string()
 }
 
 /// Hash of calibration tokens.

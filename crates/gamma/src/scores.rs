@@ -3,10 +3,11 @@
 use std::{fs, ops::Deref, path::Path};
 
 use gamma_core::{
-    BitWidth, Budget, FileError, Footprint, ModuleName, PlanFile, Provenance, Remainder, ScoresFile,
+    BitWidth, Budget, Context, FileError, Footprint, ModuleName, PlanFile, Provenance, Remainder, ScoresFile,
 };
 use gamma_export::write_atomically;
 use gamma_ilp::{Limits, Problem};
+use gamma_refine::blend;
 
 use crate::Error;
 
@@ -75,7 +76,26 @@ impl Scores {
     /// # Errors
     /// [`Error::Project`] names the rule, module or budget at fault.
     pub fn solve(&self, problem: &Problem<'_>, limits: &Limits) -> Result<Plan, Error> {
-        Ok(self.filed(problem, problem.solve(limits)?))
+        let plan = problem.solve(limits)?;
+        if self.0.contexts.is_empty() {
+            return Ok(self.filed(problem, plan));
+        }
+        // What was measured around plans of about this size knows better.
+        let blended = blend(problem.table(), &self.0.contexts, plan.stored_bits())?;
+        Ok(self.filed(problem, problem.clone().scores(&blended).solve(limits)?))
+    }
+
+    /// A plan found otherwise than by solving `problem`, which it obeys.
+    pub(crate) fn found(&self, problem: &Problem<'_>, plan: gamma_core::Plan) -> Plan {
+        self.filed(problem, plan)
+    }
+
+    /// Adds what was measured around a plan. It takes the place of what was measured around one of
+    /// the same size.
+    pub fn add_context(&mut self, context: Context) {
+        self.0.contexts.retain(|known| known.stored_bits != context.stored_bits);
+        self.0.contexts.push(context);
+        self.0.contexts.sort_by_key(|context| context.stored_bits);
     }
 
     /// The `count` cheapest plans that obey `problem`, cheapest first.
@@ -103,14 +123,23 @@ impl Scores {
     /// # Errors
     /// [`Error::Plan`] if `bits` is not among the candidates.
     pub fn uniform(&self, bits: BitWidth) -> Result<Plan, Error> {
-        Ok(Plan(PlanFile {
+        Ok(self.unconstrained(gamma_core::Plan::uniform(&self.0.table, bits)?))
+    }
+
+    /// The plan that takes option `picks[i]` of module `i`.
+    pub(crate) fn picked(&self, picks: &[usize]) -> Result<Plan, Error> {
+        Ok(self.unconstrained(gamma_core::Plan::from_picks(&self.0.table, picks, None)?))
+    }
+
+    fn unconstrained(&self, plan: gamma_core::Plan) -> Plan {
+        Plan(PlanFile {
             budget: None,
             provenance: self.0.provenance.clone(),
             constraints: Vec::new(),
             excluded: Vec::new(),
             remainder: self.0.remainder.clone(),
-            plan: gamma_core::Plan::uniform(&self.0.table, bits)?,
-        }))
+            plan,
+        })
     }
 }
 

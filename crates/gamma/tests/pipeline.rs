@@ -202,10 +202,10 @@ fn the_paper_mode_holds_its_budget() {
 
 #[test]
 fn the_model_can_write_its_own_calibration_text() {
-    // One draw of each option says little where the student runs through; block by block it is enough
-    // for every cost to be positive.
+    // Few draws of each option say little where the student runs through; block by block they are
+    // enough for every cost to be positive.
     let objective = Objective { reading: Reading::Teacher, ..Objective::default() };
-    let settings = Settings { objective, rounds: 0, steps: 1, survey_draws: 1, ..Settings::default() };
+    let settings = Settings { objective, rounds: 0, steps: 1, survey_draws: 6, ..Settings::default() };
     let calibration = Calibration::sampled().sequences(4).length(32);
     let run =
         builder().calibration(calibration).candidates([2, 4]).learning(settings).build().expect("valid");
@@ -262,7 +262,7 @@ impl Quantizer for Curious {
 #[test]
 fn a_quantizer_of_ones_own_sees_the_statistics_it_needs() {
     let curious: &'static Curious = Box::leak(Box::default());
-    let settings = Settings { rounds: 0, steps: 1, survey_draws: 1, ..Settings::default() };
+    let settings = Settings { rounds: 0, steps: 1, survey_draws: 6, ..Settings::default() };
     let run = builder().quantizer(curious).candidates([3]).learning(settings).build().expect("valid");
     run.learn(&mut Quiet).expect("learns");
     let seen = curious.seen.lock().expect("no panic");

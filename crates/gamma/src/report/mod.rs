@@ -1,11 +1,13 @@
 //! Tables and a picture of what was decided and what it costs.
 
+mod comparison;
 mod curve;
 mod explanation;
 mod frontier;
 mod grid;
 mod table;
 
+pub use comparison::{Shown, comparison, comparison_svg};
 pub use curve::curve_svg;
 pub use explanation::explanation;
 pub use frontier::{frontier_csv, frontier_svg};

@@ -1,0 +1,36 @@
+//! What models are judged on, as it is typed.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use gamma::{Jury, Progress, Protocol, Run};
+
+/// What models are judged on.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Judging")]
+pub struct JudgingArgs {
+    /// Text to judge by, UTF-8, disjoint from the calibration text
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    evaluation: Vec<PathBuf>,
+    /// Judge at most this many windows, spread over the text
+    #[arg(long, value_name = "COUNT")]
+    windows: Option<usize>,
+    /// Tokens from one window to the next [default: their length]; below it, what two windows share
+    /// is context only
+    #[arg(long, value_name = "TOKENS")]
+    stride: Option<usize>,
+}
+
+impl JudgingArgs {
+    /// A jury for windows of `length` tokens, by default as many as the model takes, 2048 at most.
+    pub fn jury(
+        &self,
+        run: &Run,
+        length: Option<usize>,
+        progress: &mut dyn Progress,
+    ) -> anyhow::Result<Jury> {
+        let length = length.unwrap_or(run.config().max_positions.min(2048));
+        let protocol = Protocol { length, stride: self.stride.unwrap_or(length), limit: self.windows };
+        Ok(run.jury_by(&protocol, &self.evaluation, progress)?)
+    }
+}
