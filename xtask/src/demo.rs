@@ -39,6 +39,7 @@ fn complete(root: &Path, given: &[String]) -> Vec<String> {
         ("--length", vec!["256".into()]),
         ("--group-size", vec!["64".into()]),
         ("--budget", ["2.5", "3", "3.5", "4"].map(String::from).to_vec()),
+        ("--refine-seconds", vec!["15".into()]),
         ("--out", vec![path("target/demo")]),
     ];
     let mut args = Vec::new();
