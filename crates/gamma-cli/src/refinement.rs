@@ -59,7 +59,11 @@ pub fn account(refined: &Refined) -> String {
             let outcome = if round.accepted { "kept" } else { "not kept" };
             format!("{} of {} moves, {outcome}", round.changed, round.moves)
         });
-        lines.push(format!("re-centred: {}", rounds.collect::<Vec<_>>().join("; ")));
+        let rounds: Vec<String> = rounds.collect();
+        lines.push(match rounds.as_slice() {
+            [] => "re-centring was stopped before it had measured every move once".to_owned(),
+            rounds => format!("re-centred: {}", rounds.join("; ")),
+        });
     }
     if let Some(found) = &refined.polished {
         let report = &found.report;
