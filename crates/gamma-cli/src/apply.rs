@@ -17,12 +17,9 @@ pub fn apply(args: &ApplyArgs) -> anyhow::Result<()> {
     }
     let mut watch = Watch::new()?;
     let plan = Plan::load(&args.plan)?;
-    let mut widths: Vec<u8> = plan.choices().iter().map(|choice| choice.format.bits().bits()).collect();
-    widths.sort_unstable();
-    widths.dedup();
     let builder = quantizer::for_plan(args.model.builder()?, args.quantizer, &plan)?;
     let calibration = args.text.calibration().unwrap_or_else(Calibration::none);
-    let run = builder.candidates(widths).calibration(calibration).build()?;
+    let run = builder.calibration(calibration).build()?;
     let learned = &plan.provenance().quantizer;
     if Method::of_description(learned) != Method::of_description(&run.quantizer()) {
         note!("the plan was learned with `{learned}`, this is `{}`", run.quantizer());

@@ -42,12 +42,9 @@ pub fn eval(args: &EvalArgs) -> anyhow::Result<()> {
     let mut outcomes = vec![Outcome::full_precision(jury.full_precision())];
     for path in &args.plans {
         let plan = Plan::load(path)?;
-        let mut widths: Vec<u8> = plan.choices().iter().map(|choice| choice.format.bits().bits()).collect();
-        widths.sort_unstable();
-        widths.dedup();
         let builder = quantizer::for_plan(args.model.builder()?, args.quantizer, &plan)?;
         let calibration = args.text.calibration().unwrap_or_else(Calibration::none);
-        let run = builder.candidates(widths).calibration(calibration).build()?;
+        let run = builder.calibration(calibration).build()?;
         let applied = run.apply_watched(&plan, &mut watch)?;
         let evaluation = jury.evaluate(&applied, &mut watch)?;
         outcomes.push(Outcome::of_plan(Series::Planned, path.display().to_string(), &plan, evaluation));

@@ -65,7 +65,7 @@ impl QuantizerArgs {
     }
 }
 
-/// Adds the quantizer that makes the formats of `plan`: the one it was learned with, if `method` is
+/// Adds the quantizer that makes the formats of `plan`, and their widths as candidates: the one it was learned with, if `method` is
 /// not given.
 pub fn for_plan(builder: Builder, method: Option<Method>, plan: &Plan) -> anyhow::Result<Builder> {
     let learned = plan.provenance().quantizer.as_str();
@@ -84,7 +84,10 @@ pub fn for_plan(builder: Builder, method: Option<Method>, plan: &Plan) -> anyhow
             layouts.push((group, symmetry));
         }
     }
-    add(builder, method, &layouts)
+    let mut widths: Vec<u8> = plan.choices().iter().map(|choice| choice.format.bits().bits()).collect();
+    widths.sort_unstable();
+    widths.dedup();
+    Ok(add(builder, method, &layouts)?.candidates(widths))
 }
 
 /// Groups and zero points that the scales in this description of `awq` were sought for.
