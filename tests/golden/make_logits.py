@@ -1,7 +1,7 @@
 """Golden values from Hugging Face transformers, an implementation outside this project.
 
     python make_logits.py            # everything
-    python make_logits.py random     # only qwen2-random, llama3-random and qwen3-random
+    python make_logits.py random     # only the random models
     python make_logits.py fable      # only the fable fixture
 
 Made with torch 2.13.0, transformers 5.23.0, tokenizers 0.23.3, safetensors 0.8.0, Python 3.11.
@@ -15,16 +15,23 @@ import sys
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 
 HERE = Path(__file__).resolve().parent
@@ -67,7 +74,7 @@ def randomize(model, seed):
         elif "bias" in name:
             p.data = 0.7 * noise
         else:
-            p.data = noise * {"embed_tokens": 1.0, "lm_head": 0.4}.get(name.split(".")[-2], 1.3 / p.shape[1] ** 0.5)
+            p.data = noise * {"embed_tokens": 1.0, "lm_head": 0.4}.get(name.split(".")[-2], 1.3 / p.shape[-1] ** 0.5)
 
 
 def save_logits(folder, length, seed):
@@ -140,6 +147,65 @@ def make_qwen3():
 
 
 @torch.no_grad()
+def make_mistral():
+    """A window shorter than the sequences."""
+    folder = HERE / "mistral-random"
+    rope = {"rope_type": "default", "rope_theta": 1e4}
+    model = MistralForCausalLM(MistralConfig(**TINY, head_dim=8, sliding_window=12, rope_parameters=rope))
+    randomize(model, seed=7)
+    model.bfloat16().save_pretrained(folder)
+    ids, logits = save_logits(folder, 48, seed=8)
+
+    model = load(folder)
+    model.config.sliding_window = None
+    difference = (model(ids).logits - logits).abs()
+    print(f"  without the window logits differ by {difference[:, 12:].mean():.4f} on average from token 12 on")
+    assert difference[:, :12].max() < 1e-5 and difference[:, 12:].mean() > 0.05
+
+
+def experts_of(folder):
+    """The tensors of experts and routers as they stand in the file."""
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        return [name for name in file.keys() if ".experts." in name or name.endswith(".gate.weight")]
+
+
+@torch.no_grad()
+def make_qwen3_moe():
+    """Four blocks of which only the second has experts: the first and the third by the step, the last
+    one by the list of exceptions. Shares of the chosen experts are left as they are."""
+    folder = HERE / "qwen3-moe-random"
+    sizes = TINY | dict(num_hidden_layers=4, intermediate_size=40)
+    experts = dict(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=16, norm_topk_prob=False)
+    blocks = dict(decoder_sparse_step=2, mlp_only_layers=[3])
+    rope = {"rope_type": "default", "rope_theta": 1e6}
+    model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**sizes, **experts, **blocks, head_dim=8, rope_parameters=rope))
+    randomize(model, seed=9)
+    model.bfloat16().save_pretrained(folder)
+    names = experts_of(folder)
+    assert len(names) == 6 * 3 + 1 and all(name.startswith("model.layers.1.mlp.") for name in names), names
+    ids, logits = save_logits(folder, 48, seed=10)
+
+    model = load(folder)
+    model.model.layers[1].mlp.gate.norm_topk_prob = True
+    difference = (model(ids).logits - logits).abs()
+    print(f"  with shares that sum to one logits differ by {difference.mean():.4f} on average")
+    assert difference.mean() > 0.01
+
+
+@torch.no_grad()
+def make_mixtral():
+    folder = HERE / "mixtral-random"
+    sizes = TINY | dict(intermediate_size=24)
+    rope = {"rope_type": "default", "rope_theta": 1e6}
+    model = MixtralForCausalLM(MixtralConfig(**sizes, num_local_experts=4, num_experts_per_tok=2, rope_parameters=rope))
+    randomize(model, seed=11)
+    model.bfloat16().save_pretrained(folder)
+    names = experts_of(folder)
+    assert "model.layers.1.block_sparse_moe.experts.3.w2.weight" in names, names
+    save_logits(folder, 48, seed=12)
+
+
+@torch.no_grad()
 def make_fable(window=256):
     model = load(FABLE)
     text = (FABLE / "evaluation.txt").read_bytes().decode("utf-8")
@@ -185,5 +251,8 @@ if __name__ == "__main__":
         make_qwen2()
         make_llama3()
         make_qwen3()
+        make_mistral()
+        make_qwen3_moe()
+        make_mixtral()
     if what in ("all", "fable"):
         make_fable()
