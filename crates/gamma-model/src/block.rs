@@ -1,4 +1,5 @@
-//! One decoder block: attention with grouped queries, then a gated feed-forward layer.
+//! One decoder block: attention with grouped queries, then a gated feed-forward layer or several, of
+//! which each token takes a few.
 
 use std::sync::Arc;
 
@@ -6,7 +7,8 @@ use burn::tensor::{Device, Tensor, TensorData, activation::silu};
 use safetensors::Dtype;
 
 use crate::{
-    Checkpoint, Config, ModelError, Module, attention::Attention, positions::Positions, sample::Past,
+    Checkpoint, Config, ModelError, Module, attention::Attention, config::ATTENTION, experts::Router,
+    positions::Positions, sample::Past,
 };
 
 /// A decoder block with its weights on a device.
@@ -25,11 +27,16 @@ pub struct Block {
     norm_dtypes: [Dtype; 2],
     norm_eps: f64,
     attention: Attention,
+    /// Where tokens go, in a block with experts.
+    router: Option<Router>,
 }
 
 /// What a tap is given: the position of a module in [`Block::modules`], its input, shape
 /// `[batch, tokens, in_features]`, and its output with the bias added, shape
 /// `[batch, tokens, out_features]`. It answers with the output to go on with, of the same shape.
+///
+/// Modules of an expert are shown the tokens that go to it alone, of all sequences one after the other:
+/// `[1, tokens of this expert, in_features]`.
 pub type Tap<'a> = &'a mut dyn FnMut(usize, &Tensor<3>, Tensor<3>) -> Tensor<3>;
 
 impl Block {
@@ -44,14 +51,19 @@ impl Block {
         let vector = |name: &str, length: usize| -> Result<Tensor<1>, ModelError> {
             Ok(Tensor::from_data(TensorData::new(checkpoint.read(name, &[length])?, [length]), device))
         };
+        let matrix = |name: &str, shape: [usize; 2]| -> Result<Tensor<2>, ModelError> {
+            Ok(Tensor::from_data(TensorData::new(checkpoint.read(name, &shape)?, shape), device))
+        };
         let mut weights = Vec::with_capacity(modules.len());
         let mut biases = Vec::with_capacity(modules.len());
         for module in &modules {
-            let values = checkpoint.read(&module.name.weight(), &module.shape)?;
-            weights.push(Tensor::from_data(TensorData::new(values, module.shape), device));
+            weights.push(matrix(&module.name.weight(), module.shape)?);
             let bias = format!("{}.bias", module.name);
             biases.push(module.bias.then(|| vector(&bias, module.shape[0])).transpose()?);
         }
+        let router = config.experts(number);
+        let router =
+            router.map(|experts| Router::load(experts, config.hidden_size, number, &matrix)).transpose()?;
         let names = norm_names(number);
         let norm = |name: &str| vector(name, config.hidden_size);
         Ok(Self {
@@ -62,6 +74,7 @@ impl Block {
             mlp_norm: norm(&names[1])?,
             norm_eps: config.norm_eps,
             attention: Attention::load(config, number, positions, &vector)?,
+            router,
             modules,
         })
     }
@@ -159,7 +172,8 @@ impl Block {
         })
     }
 
-    /// The same, with every module's output as `tap` returns it, who is called once per module.
+    /// The same, with every module's output as `tap` returns it, who is called once per module; not at
+    /// all for experts that no token goes to.
     ///
     /// Whoever adds a tensor of zeros that requires its gradient learns the gradient in a module's
     /// output, and with the input that in its weight, from one backward pass.
@@ -168,6 +182,29 @@ impl Block {
     /// Where [`forward_with`](Self::forward_with) does, and if `tap` changes a shape.
     pub fn forward_tapped(&self, weights: &[Tensor<2>], hidden: Tensor<3>, tap: Tap<'_>) -> Tensor<3> {
         self.run(weights, hidden, None, tap)
+    }
+
+    /// Shows to `see` what the modules of `experts` would be given if every token went to each of them:
+    /// `[batch, tokens, in_features]`.
+    ///
+    /// # Panics
+    /// Where [`forward_with`](Self::forward_with) does, and if there is no such expert.
+    pub fn observe_unrouted(
+        &self,
+        hidden: Tensor<3>,
+        experts: &[usize],
+        mut see: impl FnMut(usize, &Tensor<3>),
+    ) {
+        let plain =
+            |slot: usize, x: &Tensor<3>| linear(x.clone(), &self.weights[slot], self.biases[slot].as_ref());
+        let hidden = self.attended(hidden, None, &mut { plain });
+        let x = rms_norm(hidden, &self.mlp_norm, self.norm_eps);
+        for &expert in experts {
+            feed_forward(ATTENTION + FEED_FORWARD * expert, &x, &mut |slot, x| {
+                see(slot, x);
+                plain(slot, x)
+            });
+        }
     }
 
     /// The output for tokens that follow those in `past`, which they join.
@@ -190,13 +227,35 @@ impl Block {
             assert_eq!(y.dims(), shape, "a tap keeps the shape of `{}`", self.modules[slot].name);
             y
         };
+        let hidden = self.attended(hidden, past, &mut linear);
+        let x = rms_norm(hidden.clone(), &self.mlp_norm, self.norm_eps);
+        hidden
+            + match &self.router {
+                None => feed_forward(ATTENTION, &x, &mut linear),
+                Some(router) => router.mix(&x, &mut |expert, x| {
+                    feed_forward(ATTENTION + FEED_FORWARD * expert, &x, &mut linear)
+                }),
+            }
+    }
+
+    /// The residual stream between attention and what follows.
+    fn attended(&self, hidden: Tensor<3>, past: Option<&mut Past>, linear: Linear<'_>) -> Tensor<3> {
         let x = rms_norm(hidden.clone(), &self.attention_norm, self.norm_eps);
         let (q, k, v) = (linear(0, &x), linear(1, &x), linear(2, &x));
-        let hidden = hidden + linear(3, &self.attention.attend(q, k, v, past));
-        let x = rms_norm(hidden.clone(), &self.mlp_norm, self.norm_eps);
-        let gated = silu(linear(4, &x)) * linear(5, &x);
-        hidden + linear(6, &gated)
+        hidden + linear(3, &self.attention.attend(q, k, v, past))
     }
+}
+
+/// A module's output for its input; the module is given by its position.
+type Linear<'a> = &'a mut dyn FnMut(usize, &Tensor<3>) -> Tensor<3>;
+
+/// Modules of a feed-forward layer: gate, up, down.
+pub(crate) const FEED_FORWARD: usize = 3;
+
+/// The feed-forward layer whose modules begin at position `first`.
+fn feed_forward(first: usize, x: &Tensor<3>, linear: Linear<'_>) -> Tensor<3> {
+    let gated = silu(linear(first, x)) * linear(first + 1, x);
+    linear(first + 2, &gated)
 }
 
 fn norm_names(number: usize) -> [String; 2] {

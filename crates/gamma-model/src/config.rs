@@ -57,10 +57,43 @@ pub struct Config {
     pub mlp_bias: bool,
     /// RMS norms over the channels of each query and each key, before they are rotated.
     pub query_key_norm: bool,
+    /// How many tokens a token sees, itself included; all before it where there is no window.
+    pub window: Option<usize>,
+    /// Experts that take the place of the feed-forward layer.
+    pub experts: Option<Experts>,
     /// The head is the embedding.
     pub tied_head: bool,
     /// The token that starts a text, or else the one that ends it.
     pub start_token: Option<u32>,
+}
+
+/// Feed-forward layers side by side, of which each token takes a few.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Experts {
+    /// How many a block has.
+    pub count: usize,
+    /// How many each token goes to.
+    pub per_token: usize,
+    /// Width of each.
+    pub intermediate_size: usize,
+    /// Whether the shares of a token's experts are scaled to sum to one.
+    pub normalized: bool,
+    /// The blocks that have one feed-forward layer all the same, in rising order.
+    pub dense: Vec<usize>,
+    pub(crate) names: ExpertNames,
+}
+
+/// How a family calls what belongs to experts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct ExpertNames {
+    /// What router and experts are parts of.
+    pub(crate) parent: &'static str,
+    /// The projection that the activation function follows.
+    pub(crate) gate: &'static str,
+    /// The projection that it is multiplied with.
+    pub(crate) up: &'static str,
+    /// The projection back to the residual stream.
+    pub(crate) down: &'static str,
 }
 
 /// The linear modules of a block with one feed-forward layer, in the order used everywhere.
@@ -74,6 +107,9 @@ pub const ROLES: [&str; 7] = [
     "mlp.down_proj",
 ];
 
+/// How many of them belong to attention; those of feed-forward layers follow.
+pub(crate) const ATTENTION: usize = 4;
+
 /// A linear module: a matrix that competes for bits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Module {
@@ -83,6 +119,8 @@ pub struct Module {
     pub shape: [usize; 2],
     /// Whether it adds a bias.
     pub bias: bool,
+    /// The number of the expert that it belongs to, if any.
+    pub expert: Option<usize>,
 }
 
 impl Config {
@@ -99,7 +137,14 @@ impl Config {
         file.keys::<Raw>()?.check(&file)
     }
 
-    /// The linear modules of block `block`, in the order of [`ROLES`].
+    /// The experts of block `block`, if it has any.
+    #[must_use]
+    pub fn experts(&self, block: usize) -> Option<&Experts> {
+        self.experts.as_ref().filter(|experts| !experts.dense.contains(&block))
+    }
+
+    /// The linear modules of block `block`, in the order of [`ROLES`]; in a block with experts the last
+    /// three come once for each expert. Routers are not among them.
     #[must_use]
     pub fn modules(&self, block: usize) -> Vec<Module> {
         let (hidden, ffn) = (self.hidden_size, self.intermediate_size);
@@ -116,8 +161,22 @@ impl Config {
         let (qkv, out, mlp) = (self.qkv_bias, self.output_bias, self.mlp_bias);
         let biases = [qkv, qkv, qkv, out, mlp, mlp, mlp];
         let name = |role: &str| ModuleName::new(format!("model.layers.{block}.{role}"));
+        let plain =
+            |((role, shape), bias): ((&&str, _), _)| Module { name: name(role), shape, bias, expert: None };
         let parts = ROLES.iter().zip(shapes).zip(biases);
-        parts.map(|((role, shape), bias)| Module { name: name(role), shape, bias }).collect()
+        let Some(experts) = self.experts(block) else { return parts.map(plain).collect() };
+        let (ffn, names) = (experts.intermediate_size, experts.names);
+        let parts = parts.take(ATTENTION).map(plain);
+        let shapes = [(names.gate, [ffn, hidden]), (names.up, [ffn, hidden]), (names.down, [hidden, ffn])];
+        let of_expert = |expert: usize| {
+            shapes.map(|(role, shape)| Module {
+                name: name(&format!("{}.experts.{expert}.{role}", names.parent)),
+                shape,
+                bias: false,
+                expert: Some(expert),
+            })
+        };
+        parts.chain((0..experts.count).flat_map(of_expert)).collect()
     }
 
     /// Weights of all matrices; `None` where a size overflows.
@@ -125,7 +184,15 @@ impl Config {
         let queries = self.heads.checked_mul(self.head_dim)?;
         let keys = self.kv_heads.checked_mul(self.head_dim)?;
         let attention = queries.checked_add(keys)?.checked_mul(2)?;
-        let rows = attention.checked_add(self.intermediate_size.checked_mul(3)?)?.checked_mul(self.blocks)?;
+        let ffn = match &self.experts {
+            None => self.intermediate_size.checked_mul(3)?,
+            // One more row than the three matrices have, for the router; dense blocks count as well.
+            Some(experts) => {
+                let each = experts.intermediate_size.checked_mul(3)?.checked_add(1)?;
+                experts.count.checked_mul(each)?.checked_add(self.intermediate_size.checked_mul(3)?)?
+            }
+        };
+        let rows = attention.checked_add(ffn)?.checked_mul(self.blocks)?;
         rows.checked_add(self.vocab_size.checked_mul(2)?)?.checked_mul(self.hidden_size)
     }
 }
@@ -237,9 +304,24 @@ impl Raw {
             output_bias: layout.output_bias,
             mlp_bias: layout.mlp_bias,
             query_key_norm: layout.query_key_norm,
+            window: layout.window,
+            experts: layout.experts,
             tied_head: self.tie_word_embeddings,
             start_token: start.and_then(|id| u32::try_from(id).ok()),
         };
+        if let Some(experts) = &config.experts {
+            let Experts { count, per_token, intermediate_size, .. } = experts;
+            file.check(&[
+                ("num_experts", count, small(*count), size),
+                (
+                    "num_experts_per_tok",
+                    per_token,
+                    (1..=*count).contains(per_token),
+                    "a token goes to one expert at least and to each once at most",
+                ),
+                ("moe_intermediate_size", intermediate_size, small(*intermediate_size), size),
+            ])?;
+        }
         let fits = config.checked_weights().is_some_and(|weights| weights < 1 << 52);
         let found = format!("{hidden}, with {blocks} blocks, {heads} heads of {head_dim} and {ffn} channels");
         file.check(&[(

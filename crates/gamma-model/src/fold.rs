@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, TensorData};
 use half::{bf16, f16};
 use safetensors::Dtype;
 
-use crate::Block;
+use crate::{Block, block::FEED_FORWARD, config::ATTENTION};
 
 /// An input that one or more modules of a block read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,17 +32,22 @@ impl Block {
     /// The output projection reads what attention mixes: channels of value heads, which can carry a
     /// scale only where every query head has its own. Modules with a bias produce no scaled input,
     /// as the bias would have to be stored anew. Queries and keys, which a norm may follow, produce none
-    /// in any case.
+    /// in any case. The norm before experts produces none either: their router reads it as well, whose
+    /// weights stay as they are, and all experts would have to agree on the scales.
     #[must_use]
     pub fn inputs(&self) -> Vec<Input> {
         let rows = |slot: usize, free: bool| (free && !self.has_bias(slot)).then_some(Producer::Rows(slot));
         let input = |readers: &[usize], producer| Input { readers: readers.to_vec(), producer };
-        vec![
+        let mut inputs = vec![
             input(&[0, 1, 2], Some(Producer::AttentionNorm)),
             input(&[3], rows(2, self.keys_are_queries())),
-            input(&[4, 5], Some(Producer::MlpNorm)),
-            input(&[6], rows(5, true)),
-        ]
+        ];
+        for gate in (ATTENTION..self.modules().len()).step_by(FEED_FORWARD) {
+            let (up, down) = (gate + 1, gate + 2);
+            let norm = self.modules()[gate].expert.is_none().then_some(Producer::MlpNorm);
+            inputs.extend([input(&[gate, up], norm), input(&[down], rows(up, true))]);
+        }
+        inputs
     }
 
     /// Divides the input's producer by `scales`, one per channel, and multiplies its readers by

@@ -2,8 +2,8 @@
 //! from it, and judge how far a changed model is from the original.
 //!
 //! Use this crate if you need the *model* side alone: a forward pass whose linear weights can be
-//! replaced call by call, and whose modules can be listened to. It knows nothing of quantizers and solvers; it takes a
-//! [`Device`](burn::tensor::Device) and names no backend.
+//! replaced call by call, and whose modules can be listened to. It knows nothing of quantizers and
+//! solvers; it takes a [`Device`](burn::tensor::Device) and names no backend.
 //!
 //! ```no_run
 //! use std::{ops::ControlFlow, sync::Arc};
@@ -32,6 +32,7 @@ mod checkpoint;
 mod config;
 mod decoder;
 mod error;
+mod experts;
 mod fold;
 mod judge;
 mod positions;
@@ -41,7 +42,7 @@ mod text;
 pub use architecture::Architecture;
 pub use block::{Block, Tap};
 pub use checkpoint::Checkpoint;
-pub use config::{Config, Module, ROLES, RopeScaling};
+pub use config::{Config, Experts, Module, ROLES, RopeScaling};
 pub use decoder::Decoder;
 pub use error::ModelError;
 pub use fold::{Input, Producer};

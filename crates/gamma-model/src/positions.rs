@@ -1,4 +1,4 @@
-//! Rotary position embedding and the causal mask.
+//! Rotary position embedding and the causal mask, with a window where the model has one.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -9,7 +9,7 @@ use crate::{Config, config::RopeScaling};
 pub(crate) struct Positions {
     cos: Tensor<4>,  // [1, 1, length, head_dim / 2]
     sin: Tensor<4>,  // [1, 1, length, head_dim / 2]
-    mask: Tensor<3>, // [1, length, length], 0, or minus infinity for what comes later
+    mask: Tensor<3>, // [1, length, length], 0, or minus infinity for what is not seen
 }
 
 impl Positions {
@@ -22,9 +22,11 @@ impl Positions {
                 .collect();
             Tensor::from_data(TensorData::new(values, [1, 1, length, frequencies.len()]), device)
         };
-        let hidden: Vec<f32> = (0..length)
-            .flat_map(|query| (0..length).map(move |key| if key > query { f32::NEG_INFINITY } else { 0.0 }))
-            .collect();
+        let window = config.window.unwrap_or(length);
+        let seen = |query: usize, key: usize| key <= query && query - key < window;
+        let value = |query, key| if seen(query, key) { 0.0 } else { f32::NEG_INFINITY };
+        let hidden: Vec<f32> =
+            (0..length).flat_map(|query| (0..length).map(move |key| value(query, key))).collect();
         let mask = Tensor::from_data(TensorData::new(hidden, [1, length, length]), device);
         Self { cos: table(f64::cos), sin: table(f64::sin), mask }
     }

@@ -96,17 +96,25 @@ mod tests {
 
     #[test]
     fn tokens_one_by_one_give_what_they_give_together() {
-        for folder in ["fixtures/fable", "golden/qwen2-random", "golden/llama3-random", "golden/qwen3-random"]
-        {
+        for folder in [
+            "fixtures/fable",
+            "golden/qwen2-random",
+            "golden/llama3-random",
+            "golden/qwen3-random",
+            "golden/mistral-random",
+            "golden/qwen3-moe-random",
+            "golden/mixtral-random",
+        ] {
             let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests").join(folder);
             let checkpoint = Arc::new(Checkpoint::open(path).expect("checkpoint"));
-            let decoder = Decoder::load(checkpoint, 8, &Device::flex()).expect("decoder");
+            let decoder = Decoder::load(checkpoint, 16, &Device::flex()).expect("decoder");
             let block = decoder.block(1).expect("block");
-            let sequences = [vec![1, 5, 2, 9, 30, 7, 11, 3], vec![4, 4, 8, 1, 0, 63, 2, 17]];
+            let sequences =
+                [1, 11].map(|step| (0..16).map(|i| (5 + i * step * 7) % 64).collect::<Vec<u32>>());
             let together = values(block.forward(decoder.embed(&sequences)));
 
             let mut past = Past::default();
-            let steps = (0..8).map(|position| {
+            let steps = (0..16).map(|position| {
                 let tokens: Vec<Vec<u32>> = sequences.iter().map(|s| vec![s[position]]).collect();
                 block.continue_from(&mut past, decoder.embed(&tokens))
             });

@@ -12,7 +12,14 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 
 #[test]
 fn a_rescaled_block_computes_what_it_did_before() {
-    for folder in ["fixtures/fable", "golden/qwen2-random", "golden/llama3-random", "golden/qwen3-random"] {
+    for folder in [
+        "fixtures/fable",
+        "golden/qwen2-random",
+        "golden/llama3-random",
+        "golden/qwen3-random",
+        "golden/qwen3-moe-random",
+        "golden/mixtral-random",
+    ] {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests").join(folder);
         let checkpoint = Arc::new(Checkpoint::open(folder).expect("checkpoint"));
         let decoder = Decoder::load(checkpoint, 8, &Device::flex()).expect("decoder");

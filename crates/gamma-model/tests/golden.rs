@@ -84,6 +84,21 @@ fn qwen3_logits_with_norms_after_the_biases_and_wide_heads_equal_the_reference()
 }
 
 #[test]
+fn mistral_logits_with_a_window_shorter_than_the_text_equal_the_reference() {
+    check_logits("golden/mistral-random", "mistral-random/logits.safetensors");
+}
+
+#[test]
+fn qwen3_logits_with_experts_in_one_block_of_four_equal_the_reference() {
+    check_logits("golden/qwen3-moe-random", "qwen3-moe-random/logits.safetensors");
+}
+
+#[test]
+fn mixtral_logits_with_shares_that_sum_to_one_equal_the_reference() {
+    check_logits("golden/mixtral-random", "mixtral-random/logits.safetensors");
+}
+
+#[test]
 fn llama3_rope_scaling_with_an_odd_head_size_and_shards_equals_the_reference() {
     check_logits("golden/llama3-random", "llama3-random/logits.safetensors");
 }

@@ -3,8 +3,11 @@
 //! A new family is a file beside this one, and a line in [`FAMILIES`].
 
 mod llama;
+mod mistral;
+mod mixtral;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 
 use std::{
     fmt::{self, Display},
@@ -13,9 +16,10 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
-use crate::ModelError;
+use crate::{Experts, ModelError};
 
-const FAMILIES: &[Architecture] = &[llama::FAMILY, qwen2::FAMILY, qwen3::FAMILY];
+const FAMILIES: &[Architecture] =
+    &[llama::FAMILY, mistral::FAMILY, mixtral::FAMILY, qwen2::FAMILY, qwen3::FAMILY, qwen3_moe::FAMILY];
 
 /// A supported family of decoders.
 #[derive(Clone, Copy)]
@@ -26,7 +30,7 @@ pub struct Architecture {
 }
 
 /// What blocks hold besides the matrices and norms that all families have.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each says which tensors a checkpoint has")]
 pub(crate) struct Layout {
     /// Channels per head where the file gives none; the hidden size over the heads if this gives
@@ -40,12 +44,23 @@ pub(crate) struct Layout {
     pub(crate) mlp_bias: bool,
     /// RMS norms over the channels of each query and each key, before they are rotated.
     pub(crate) query_key_norm: bool,
+    /// How many tokens a token sees, itself included; all before it where there is no window.
+    pub(crate) window: Option<usize>,
+    /// Experts in place of the one feed-forward layer.
+    pub(crate) experts: Option<Experts>,
 }
 
 impl Layout {
     /// Matrices and norms alone.
-    const PLAIN: Self =
-        Self { head_dim: None, qkv_bias: false, output_bias: false, mlp_bias: false, query_key_norm: false };
+    const PLAIN: Self = Self {
+        head_dim: None,
+        qkv_bias: false,
+        output_bias: false,
+        mlp_bias: false,
+        query_key_norm: false,
+        window: None,
+        experts: None,
+    };
 }
 
 impl Architecture {
