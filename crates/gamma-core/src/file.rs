@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    Budget, Certificate, Choice, Context, Digest, Format, ModuleName, ModuleScores, Plan, PlanError,
+    Budget, Certificate, Choice, Context, Digest, Format, ModuleName, ModuleScores, Origin, Plan, PlanError,
     Remainder, ScoreKind, ScoreTable, ScoreTableError,
 };
 
@@ -128,6 +128,8 @@ struct ScoresJson {
 #[derive(Serialize, Deserialize)]
 struct ContextJson {
     stored_bits: u64,
+    #[serde(default)]
+    origin: Origin,
     modules: Vec<ModuleScores>,
 }
 
@@ -198,8 +200,8 @@ impl ScoresFile {
     /// [`FileError`] says what is wrong and where.
     pub fn from_json(json: &str) -> Result<Self, FileError> {
         let ScoresJson { kind, provenance, remainder, modules, contexts, .. } = parse(json, SCORES)?;
-        let context = |ContextJson { stored_bits, modules }: ContextJson| {
-            Ok::<_, FileError>(Context { stored_bits, table: checked(modules)? })
+        let context = |ContextJson { stored_bits, origin, modules }: ContextJson| {
+            Ok::<_, FileError>(Context { stored_bits, origin, table: checked(modules)? })
         };
         let contexts = contexts.into_iter().map(context).collect::<Result<_, _>>()?;
         Ok(Self { kind, provenance, remainder, table: checked(modules)?, contexts })
@@ -218,8 +220,9 @@ impl ScoresFile {
             contexts: self
                 .contexts
                 .iter()
-                .map(|Context { stored_bits, table }| ContextJson {
+                .map(|Context { stored_bits, origin, table }| ContextJson {
                     stored_bits: *stored_bits,
+                    origin: *origin,
                     modules: table.modules().to_vec(),
                 })
                 .collect(),
@@ -302,7 +305,11 @@ mod tests {
             },
             remainder: Some(remainder()),
             table: ScoreTable::new(vec![module.clone()]).unwrap(),
-            contexts: vec![Context { stored_bits: 300, table: ScoreTable::new(vec![module]).unwrap() }],
+            contexts: vec![Context {
+                stored_bits: 300,
+                origin: Origin::Learned,
+                table: ScoreTable::new(vec![module]).unwrap(),
+            }],
         }
     }
 

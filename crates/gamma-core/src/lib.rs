@@ -47,4 +47,4 @@ pub use isotonic::non_increasing;
 pub use module::ModuleName;
 pub use plan::{Certificate, Choice, Plan, PlanError};
 pub use remainder::{CacheShape, FixedRole, FixedTensor, Remainder};
-pub use scores::{Context, ModuleScores, ScoreKind, ScoreTable, ScoreTableError, ScoredOption};
+pub use scores::{Context, ModuleScores, Origin, ScoreKind, ScoreTable, ScoreTableError, ScoredOption};

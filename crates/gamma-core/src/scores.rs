@@ -80,16 +80,30 @@ pub struct ScoreTable {
     modules: Vec<ModuleScores>,
 }
 
-/// Costs in the context of one plan: what was measured around it.
+/// Costs in the context of plans of one size.
 ///
-/// Worth keeping beside the table that they refine. Where another budget is near, they are better
-/// than the costs that were learned over all budgets.
+/// What an option costs depends on how much else is lost, so it is not the same at every budget.
+/// Where a context is near, its costs are better than those over all budgets, which it refines.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Context {
-    /// Size of the plan that the costs were measured around, in bits.
+    /// Size of the plans, in bits.
     pub stored_bits: u64,
-    /// Changes of the divergence, in nats per token, on top of each module's share of it.
+    /// How the costs were found.
+    pub origin: Origin,
+    /// The costs.
     pub table: ScoreTable,
+}
+
+/// How the costs of a [`Context`] were found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Learned, from many plans that lose as much, in the units of the whole table.
+    Learned,
+    /// Measured around one plan: changes of the divergence, in nats per token, on top of each module's
+    /// share of it.
+    #[default]
+    Measured,
 }
 
 /// Why a score table is refused.

@@ -1,15 +1,11 @@
 //! The learning run: a survey of all candidates, then rounds of gradient steps on the logits.
 
 use burn::tensor::Tensor;
-use gamma_core::ScoreTable;
+use gamma_core::{Context, ScoreTable};
 
 use crate::{
     Bank, Competitor, LearnError, Network, Normaliser, Observations, Progress, Reading, Settings,
-    fisher::fisher,
-    learner::Learner,
-    mixed, per_module,
-    scores::{logit_table, loss_table},
-    teacher, through,
+    fisher::fisher, learner::Learner, mixed, per_module, scores::logit_table, teacher, through,
 };
 
 /// What a learning run leaves behind.
@@ -18,6 +14,10 @@ pub struct Learned {
     /// Mean in-context loss of every option, non-increasing in stored bits, in the units of the
     /// [`Objective`](crate::Objective).
     pub losses: ScoreTable,
+    /// The same at every level of loss that was seen, with the size of the plans that lose as much: an
+    /// option costs another share where much is lost. From the fewest bits to the most; none where
+    /// blocks learn apart.
+    pub contexts: Vec<Context>,
     /// Negated preference logits.
     pub logits: ScoreTable,
     /// The loss when every module chooses at random.
@@ -28,7 +28,8 @@ pub struct Learned {
     /// What `losses` was made of.
     pub observations: Observations,
     pub(crate) competitors: Vec<Competitor>,
-    pub(crate) pooled: bool,
+    /// What costs are in proportion to; nothing where they are not pooled.
+    pub(crate) shapes: Vec<Vec<f64>>,
 }
 
 /// Learns preferences for all modules of `network` from the residual stream before its first
@@ -82,17 +83,19 @@ pub fn learn<N: Network>(
                 through::round(&mut learner, network, inputs, round, &fisher, weights, progress)?;
             }
         }
-        learner.end_round(round);
+        learner.end_round(round)?;
     }
+    let (losses, contexts) = learner.tables()?;
     let competitors: Vec<Competitor> = learner.blocks.into_iter().flatten().collect();
     Ok(Learned {
-        losses: loss_table(&competitors, &learner.seen, None, settings.pooled)?,
-        logits: logit_table(&competitors, &learner.logits)?,
+        losses,
+        contexts,
+        logits: logit_table(&competitors.iter().collect::<Vec<_>>(), &learner.logits)?,
         random_loss: learner.random_loss,
         multiplier: learner.multiplier.map(|multiplier| multiplier.lambda),
         observations: learner.seen,
         competitors,
-        pooled: settings.pooled,
+        shapes: learner.shapes,
     })
 }
 

@@ -1,14 +1,18 @@
 //! What learning knows at any moment: logits, their optimizer, the price of a bit, and all that was
 //! seen. Plain data, and random streams that depend on nothing but the seed and the position.
 
+use burn::tensor::Tensor;
+use gamma_core::{ScoreTable, ScoreTableError};
 use rand::{Rng, RngExt};
 
 use crate::{
-    Competitor, Context, LearnError, Observations, Pressure, Progress, Settings, Step,
+    Bank, Block, Competitor, Context, LearnError, Observations, Pressure, Progress, Settings, Step,
     adam::Adam,
     choices::{Draw, Shares, balanced, draw, softmax, stream},
     observe::Estimate,
-    price::{Multiplier, Widths, tilt},
+    price::{Multiplier, Widths},
+    scores::{floored, loss_tables},
+    shape::energies,
 };
 
 /// Random streams for draws that belong to a whole round, or to all steps of a block.
@@ -36,6 +40,10 @@ pub(crate) struct Learner<'a> {
     /// Loss of all blocks at random choices: the unit of the Lagrangian.
     pub(crate) random_loss: f64,
     pub(crate) seen: Observations,
+    /// What costs are in proportion to, module by module; nothing where they are not pooled.
+    pub(crate) shapes: Vec<Vec<f64>>,
+    /// What every option costs by all that was seen before this round.
+    costs: Vec<Vec<f64>>,
     pub(crate) logits: Vec<Vec<f64>>,
     pub(crate) multiplier: Option<Multiplier>,
     widths: Widths,
@@ -56,6 +64,8 @@ impl<'a> Learner<'a> {
             losses: vec![0.0; blocks.len()],
             ending: 0.0,
             seen: Observations::new(logits.len()),
+            shapes: Vec::new(),
+            costs: Vec::new(),
             logits,
             random_loss: 0.0,
             multiplier: None,
@@ -160,22 +170,25 @@ impl<'a> Learner<'a> {
         round: usize,
         rng: &mut impl Rng,
     ) -> Vec<Draw> {
-        let temperature = self.temperature(round);
-        let tilted_by = match self.settings.pressure {
+        let Settings { sampling, exploration, .. } = *self.settings;
+        match self.settings.pressure {
             Pressure::DrawnBudgets { from, to } => {
                 let (from, to) = self.widths.reachable(from, to);
                 let target = from + (to - from) * rng.random::<f64>();
-                self.price = self.widths.price_for(&self.logits, target, temperature);
-                self.price
+                self.price = self.widths.price_for(&self.costs, target);
+                let mut one = |module: usize| {
+                    let logits = self.widths.preferences(module, &self.costs[module], self.price);
+                    draw(&logits, 1.0, sampling, exploration, rng)
+                };
+                modules.map(&mut one).collect()
             }
-            Pressure::AugmentedLagrangian { .. } => 0.0,
-        };
-        let Settings { sampling, exploration, .. } = *self.settings;
-        let mut one = |module: usize| {
-            let logits = tilt(&self.logits[module], self.widths.of(module), tilted_by);
-            draw(&logits, temperature, sampling, exploration, rng)
-        };
-        modules.map(&mut one).collect()
+            Pressure::AugmentedLagrangian { .. } => {
+                let temperature = self.temperature(round);
+                let mut one =
+                    |module: usize| draw(&self.logits[module], temperature, sampling, exploration, rng);
+                modules.map(&mut one).collect()
+            }
+        }
     }
 
     /// Takes in what a step found out about the modules from `first` on.
@@ -193,10 +206,13 @@ impl<'a> Learner<'a> {
         for (module, (draw, slopes)) in (first..).zip(draws.iter().zip(slopes)) {
             self.seen.add(module, context, &draw.used, slopes);
         }
-        if round > 0 {
-            self.update(first, draws, slopes, self.temperature(round));
-        } else {
-            self.record_scale(first, draws, slopes);
+        match self.settings.pressure {
+            // The costs are all the preference there is.
+            Pressure::DrawnBudgets { .. } => {}
+            Pressure::AugmentedLagrangian { .. } if round == 0 => self.record_scale(first, draws, slopes),
+            Pressure::AugmentedLagrangian { .. } => {
+                self.update(first, draws, slopes, self.temperature(round))
+            }
         }
     }
 
@@ -207,7 +223,7 @@ impl<'a> Learner<'a> {
         if let (Some(multiplier), Pressure::AugmentedLagrangian { target, .. }) =
             (self.multiplier, self.settings.pressure)
         {
-            self.price = multiplier.price(self.widths.expected(&self.logits, 0.0, temperature) - target);
+            self.price = multiplier.price(self.widths.expected(&self.logits, temperature) - target);
         }
         for (number, (draw, slopes)) in draws.iter().zip(slopes).enumerate() {
             let module = first + number;
@@ -241,7 +257,6 @@ impl<'a> Learner<'a> {
         progress: &mut dyn Progress,
     ) -> Result<(), LearnError<E>> {
         self.done += 1;
-        let temperature = self.temperature(round);
         let price = pass.map_or(self.price, |pass| pass.price);
         let report = Step {
             round,
@@ -249,25 +264,51 @@ impl<'a> Learner<'a> {
             done: self.done,
             total: self.total,
             loss: self.losses.iter().sum::<f64>() + self.ending,
-            expected_bits: self.expected_bits(price, temperature),
+            expected_bits: self.expected_bits(price, round),
             multiplier: price,
         };
         if progress.step(&report).is_break() { Err(LearnError::Interrupted) } else { Ok(()) }
     }
 
-    pub(crate) fn end_round(&mut self, round: usize) {
+    /// Takes note of the errors of the outputs of a block's modules, as [`energies`] gives them.
+    pub(crate) fn see_shapes<B: Block>(&mut self, block: usize, bank: &Bank<B>, hidden: &Tensor<3>) {
+        if !self.settings.pooled {
+            return;
+        }
+        if self.shapes.is_empty() {
+            self.shapes = self.blocks.iter().flatten().map(|m| vec![0.0; m.candidates.len()]).collect();
+        }
+        let first = self.first(block);
+        for (sums, found) in self.shapes[first..].iter_mut().zip(energies(bank, hidden)) {
+            sums.iter_mut().zip(&found[1..]).for_each(|(sum, found)| *sum += found);
+        }
+    }
+
+    pub(crate) fn end_round(&mut self, round: usize) -> Result<(), ScoreTableError> {
         if round == 0 {
             self.random_loss = (self.losses.iter().sum::<f64>() + self.ending).max(f64::MIN_POSITIVE);
             self.adam.start(self.temperature(1) * self.random_loss);
+            self.shapes.iter_mut().for_each(|shapes| *shapes = floored(shapes.iter().copied()));
         }
-        let Pressure::AugmentedLagrangian { target, rho } = self.settings.pressure else { return };
+        let Pressure::AugmentedLagrangian { target, rho } = self.settings.pressure else {
+            let (table, _) = self.tables()?;
+            self.costs = in_order(&self.blocks, &table);
+            return Ok(());
+        };
         match &mut self.multiplier {
             None => self.multiplier = Some(Multiplier::new(self.slope(), rho)),
             Some(multiplier) => {
                 let temperature = self.settings.temperature_at(round - 1);
-                multiplier.update(self.widths.expected(&self.logits, 0.0, temperature) - target);
+                multiplier.update(self.widths.expected(&self.logits, temperature) - target);
             }
         }
+        Ok(())
+    }
+
+    /// The costs by all that was seen so far.
+    pub(crate) fn tables(&self) -> Result<(ScoreTable, Vec<gamma_core::Context>), ScoreTableError> {
+        let competitors: Vec<&Competitor> = self.blocks.iter().flatten().collect();
+        loss_tables(&competitors, &self.seen, &self.shapes, None)
     }
 
     /// How much the normalised loss falls per bit, from the survey: the first multiplier.
@@ -294,21 +335,33 @@ impl<'a> Learner<'a> {
         means.into_iter().map(|mean| mean.expect("the survey draws every candidate")).collect()
     }
 
-    /// Where budgets are drawn the temperature stays at 1: the samples have to cover the range.
     fn temperature(&self, round: usize) -> f64 {
-        match self.settings.pressure {
-            Pressure::DrawnBudgets { .. } => 1.0,
-            Pressure::AugmentedLagrangian { .. } => self.settings.temperature_at(round.saturating_sub(1)),
-        }
+        self.settings.temperature_at(round.saturating_sub(1))
     }
 
-    fn expected_bits(&self, price: f64, temperature: f64) -> f64 {
-        let price = match self.settings.pressure {
-            Pressure::DrawnBudgets { .. } => price,
-            Pressure::AugmentedLagrangian { .. } => 0.0,
-        };
-        self.widths.expected(&self.logits, price, temperature)
+    fn expected_bits(&self, price: f64, round: usize) -> f64 {
+        match self.settings.pressure {
+            Pressure::DrawnBudgets { .. } if self.costs.is_empty() => {
+                self.widths.expected(&self.logits, 1.0) // the survey chooses evenly
+            }
+            Pressure::DrawnBudgets { .. } => self.widths.expected_at(&self.costs, price),
+            Pressure::AugmentedLagrangian { .. } => {
+                self.widths.expected(&self.logits, self.temperature(round))
+            }
+        }
     }
+}
+
+/// The costs of a table, with candidates in the order of the network instead of by size.
+fn in_order(blocks: &[Vec<Competitor>], table: &ScoreTable) -> Vec<Vec<f64>> {
+    let costs = |(module, scores): (&Competitor, &gamma_core::ModuleScores)| {
+        let cost = |candidate: &crate::Candidate| {
+            let own = scores.options.iter().find(|option| option.format == candidate.format);
+            own.expect("a table of these candidates").cost
+        };
+        module.candidates.iter().map(cost).collect()
+    };
+    blocks.iter().flatten().zip(table.modules()).map(costs).collect()
 }
 
 fn survey_steps(modules: &[Competitor], settings: &Settings) -> usize {

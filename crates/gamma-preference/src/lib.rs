@@ -67,8 +67,10 @@ mod choices;
 mod divergence;
 mod error;
 mod fisher;
+mod fit;
 mod learn;
 mod learner;
+mod levels;
 mod mixed;
 mod network;
 mod objective;
@@ -80,6 +82,7 @@ mod progress;
 mod reconstruction;
 mod scores;
 mod settings;
+mod shape;
 mod teacher;
 mod through;
 

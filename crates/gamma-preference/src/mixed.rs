@@ -30,6 +30,9 @@ pub(crate) fn round<N: Network>(
     let mut slopes: Vec<Vec<Vec<f64>>> = vec![Vec::new(); passes.len()];
     for block in 0..learner.blocks.len() {
         let bank = load(network, block)?;
+        if round == 0 {
+            teacher.iter().for_each(|hidden| learner.see_shapes(block, &bank, hidden));
+        }
         let targets: Vec<Target> =
             teacher.iter().map(|h| Target::new(bank.block.forward(&bank.originals, h.clone()))).collect();
         let normaliser = learner.settings.objective.normaliser;

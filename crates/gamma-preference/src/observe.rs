@@ -104,6 +104,13 @@ impl Observations {
         }
     }
 
+    /// Whether every step went through the whole network.
+    pub(crate) fn whole(&self) -> bool {
+        let charged = |seen: &Vec<Observation>| seen.iter().map(|seen| seen.context).max();
+        let last = self.contexts.len().checked_sub(1);
+        last.is_some() && self.modules.iter().all(|seen| charged(seen) == last)
+    }
+
     /// An estimate for each of the `candidates` of `module`; `None` for those that were never in use.
     pub(crate) fn means(&self, module: usize, candidates: usize) -> Vec<Option<Estimate>> {
         self.weighted(module, candidates, |_| 1.0)

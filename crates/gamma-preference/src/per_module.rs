@@ -3,8 +3,8 @@
 use burn::tensor::Tensor;
 
 use crate::{
-    Bank, Block, Context, LearnError, Network, Observation, Progress, learn::load, learner::Learner,
-    through::numbers,
+    Block, Context, LearnError, Network, Observation, Progress, learn::load, learner::Learner,
+    shape::energies,
 };
 
 /// Charges every option of every module with `E‖(Q - W) x‖² / E‖W x‖²`, where `x` is what the
@@ -20,15 +20,15 @@ pub(crate) fn survey<N: Network>(
     for block in 0..learner.blocks.len() {
         let bank = load(network, block)?;
         let first = learner.first(block);
-        let mut energies = vec![0.0; learner.blocks[block].len()];
+        let mut units = vec![0.0; learner.blocks[block].len()];
         let mut errors = Vec::with_capacity(hidden.len());
         for (batch, state) in hidden.iter_mut().enumerate() {
-            let found = measure(&bank, state);
+            let found = energies(&bank, state);
             if let Some(module) = found.iter().position(|own| own.iter().any(|sum| !sum.is_finite())) {
                 let module = learner.blocks[block][module].name.clone();
                 return Err(LearnError::NotFinite { block, round: 0, step: batch, batch, module });
             }
-            energies.iter_mut().zip(&found).for_each(|(energy, own)| *energy += own[0]);
+            units.iter_mut().zip(&found).for_each(|(unit, own)| *unit += own[0]);
             errors.push(found);
             *state = bank.block.forward(&bank.originals, state.clone());
             learner.report((0, block), None, progress)?;
@@ -36,8 +36,8 @@ pub(crate) fn survey<N: Network>(
         for (batch, found) in errors.iter().enumerate() {
             let context = learner.seen.contexts.len();
             learner.seen.contexts.push(Context { round: 0, batch, bits: 0.0, loss: 0.0 });
-            for (module, (own, energy)) in found.iter().zip(&energies).enumerate() {
-                let unit = f64::max(energy / errors.len() as f64, f64::MIN_POSITIVE);
+            for (module, (own, unit)) in found.iter().zip(&units).enumerate() {
+                let unit = f64::max(unit / errors.len() as f64, f64::MIN_POSITIVE);
                 let observation = |(candidate, &error): (usize, &f64)| Observation {
                     context,
                     candidate,
@@ -49,22 +49,4 @@ pub(crate) fn survey<N: Network>(
         }
     }
     Ok(())
-}
-
-/// For each module of the block the sums over all tokens of `‖W x‖²` and of `‖(Q_k - W) x‖²` for every
-/// candidate.
-fn measure<B: Block>(bank: &Bank<B>, hidden: &Tensor<3>) -> Vec<Vec<f64>> {
-    let inputs = bank.block.inputs(&bank.originals, hidden.clone());
-    assert_eq!(inputs.len(), bank.originals.len(), "one input per module");
-    let mut sums = Vec::new();
-    for ((x, original), differences) in inputs.into_iter().zip(&bank.originals).zip(&bank.differences) {
-        let x = x.flatten::<2>(0, 1);
-        let energy = |weight: Tensor<2>| x.clone().matmul(weight.transpose()).square().sum();
-        sums.push(energy(original.clone()));
-        let difference = |k: usize| differences.clone().narrow(0, k, 1).reshape(original.dims());
-        sums.extend((0..differences.dims()[0]).map(|k| energy(difference(k))));
-    }
-    let mut sums = numbers(sums).into_iter();
-    let counts = bank.differences.iter().map(|differences| differences.dims()[0] + 1);
-    counts.map(|count| sums.by_ref().take(count).collect()).collect()
 }

@@ -10,20 +10,26 @@ pub(crate) struct Measured {
 /// Draws measurements of similar things towards their common mean, each as far as it is less certain
 /// than the things differ (empirical Bayes for normal means, Efron & Morris 1973).
 ///
-/// The variance between the things is the one at which the weighted squares of the deviations are
-/// as large as expected (Paule & Mandel 1982); 0 if the noise alone explains them.
 pub(crate) fn pool(measured: &[Measured]) -> Vec<Measured> {
     if measured.len() < 3 {
         return measured.to_vec(); // a common mean of two says little about either
     }
-    let free = (measured.len() - 1) as f64;
-    let mean = |between: f64| {
-        let weights = measured.iter().map(|x| 1.0 / (x.variance + between));
-        let (sum, total) = weights.zip(measured).fold((0.0, 0.0), |(s, t), (w, x)| (s + w * x.value, t + w));
-        sum / total
+    let between = between(measured);
+    let centre = mean(measured, between);
+    let draw = |x: &Measured| {
+        let own = between / (between + x.variance);
+        Measured { value: centre + own * (x.value - centre), variance: own * x.variance }
     };
+    measured.iter().map(draw).collect()
+}
+
+/// The variance between things of which each was measured: the one at which the weighted squares of
+/// the deviations are as large as expected (Paule & Mandel 1982); nearly 0 if the noise alone
+/// explains them, or of fewer than two.
+pub(crate) fn between(measured: &[Measured]) -> f64 {
+    let free = measured.len().saturating_sub(1) as f64;
     let excess = |between: f64| {
-        let centre = mean(between);
+        let centre = mean(measured, between);
         let square = |x: &Measured| (x.value - centre).powi(2) / (x.variance + between);
         measured.iter().map(square).sum::<f64>() - free
     };
@@ -39,12 +45,14 @@ pub(crate) fn pool(measured: &[Measured]) -> Vec<Measured> {
             if excess(middle) > 0.0 { low = middle } else { high = middle }
         }
     }
-    let (between, centre) = (high, mean(high));
-    let draw = |x: &Measured| {
-        let own = between / (between + x.variance);
-        Measured { value: centre + own * (x.value - centre), variance: own * x.variance }
-    };
-    measured.iter().map(draw).collect()
+    high
+}
+
+/// The mean with each measurement weighted by its certainty.
+fn mean(measured: &[Measured], between: f64) -> f64 {
+    let weights = measured.iter().map(|x| 1.0 / (x.variance + between));
+    let (sum, total) = weights.zip(measured).fold((0.0, 0.0), |(s, t), (w, x)| (s + w * x.value, t + w));
+    sum / total
 }
 
 #[cfg(test)]

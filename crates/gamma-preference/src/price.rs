@@ -61,45 +61,49 @@ impl Widths {
         if from <= to { (from, to) } else { (low + margin, high - margin) }
     }
 
-    /// Expected bits per weight when every module chooses by `softmax((θ - price * bits) / τ)`.
-    pub(crate) fn expected(&self, logits: &[Vec<f64>], price: f64, temperature: f64) -> f64 {
-        let modules = logits.iter().zip(&self.bits).zip(&self.shares);
-        modules
-            .map(|((theta, bits), share)| share * mean_bits(&tilt(theta, bits, price), bits, temperature))
-            .sum()
+    /// Expected bits per weight when every module chooses by `softmax(θ / τ)`.
+    pub(crate) fn expected(&self, logits: &[Vec<f64>], temperature: f64) -> f64 {
+        self.mean(logits.iter().map(|theta| softmax(theta, temperature)))
     }
 
-    /// The price at which the expected bits equal `target`, by bisection. A target that no price
-    /// reaches gives the nearest end.
-    pub(crate) fn price_for(&self, logits: &[Vec<f64>], target: f64, temperature: f64) -> f64 {
-        let (mut low, mut high) = (-1.0, 1.0);
+    /// The logits by which `module` chooses at a price of a bit per weight: `-(cost / price + bits) / τ`,
+    /// with the price as that of a bit for all of its weights and `τ =` [`SPREAD`] bits. What is less
+    /// than the best by as much as a bit is worth is drawn `exp(-1 / τ)` times as often.
+    pub(crate) fn preferences(&self, module: usize, costs: &[f64], price: f64) -> Vec<f64> {
+        let unit = price * self.shares[module];
+        costs.iter().zip(&self.bits[module]).map(|(cost, bits)| -(cost / unit + bits) / SPREAD).collect()
+    }
+
+    /// Expected bits per weight of choices by these preferences.
+    pub(crate) fn expected_at(&self, costs: &[Vec<f64>], price: f64) -> f64 {
+        let own = |(module, costs): (usize, &Vec<f64>)| softmax(&self.preferences(module, costs, price), 1.0);
+        self.mean(costs.iter().enumerate().map(own))
+    }
+
+    fn mean(&self, chances: impl Iterator<Item = Vec<f64>>) -> f64 {
+        let own = |((chances, bits), share): ((Vec<f64>, &Vec<f64>), &f64)| {
+            share * chances.iter().zip(bits).map(|(p, bits)| p * bits).sum::<f64>()
+        };
+        chances.zip(&self.bits).zip(&self.shares).map(own).sum()
+    }
+
+    /// The price at which the expected bits equal `target`, by bisection on a logarithmic scale. A
+    /// target that no price reaches gives the nearest end.
+    pub(crate) fn price_for(&self, costs: &[Vec<f64>], target: f64) -> f64 {
+        let largest = costs.iter().flatten().copied().fold(f64::MIN_POSITIVE, f64::max);
         // Expected bits fall as the price rises.
-        while self.expected(logits, low, temperature) < target && low > -1e9 {
-            low *= 4.0;
+        let (mut low, mut high) = (largest * 1e-12, largest * 1e6);
+        for _ in 0..80 {
+            let middle = (low * high).sqrt();
+            if self.expected_at(costs, middle) > target { low = middle } else { high = middle }
         }
-        while self.expected(logits, high, temperature) > target && high < 1e9 {
-            high *= 4.0;
-        }
-        for _ in 0..60 {
-            let middle = f64::midpoint(low, high);
-            if self.expected(logits, middle, temperature) > target {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
-        f64::midpoint(low, high)
+        (low * high).sqrt()
     }
 }
 
-/// `θ - price * bits`.
-pub(crate) fn tilt(theta: &[f64], bits: &[f64], price: f64) -> Vec<f64> {
-    theta.iter().zip(bits).map(|(theta, bits)| theta - price * bits).collect()
-}
-
-fn mean_bits(logits: &[f64], bits: &[f64], temperature: f64) -> f64 {
-    softmax(logits, temperature).iter().zip(bits).map(|(p, bits)| p * bits).sum()
-}
+/// How far draws at a price stray from what is best there, in bits: enough to see what lies around,
+/// little enough that what is seen is the damage of good plans, not of random ones.
+const SPREAD: f64 = 0.5;
 
 /// Multiplier and quadratic weight of the augmented Lagrangian `λ g + ρ/2 g²`, with `g` the
 /// expected bits per weight minus the target. (Nocedal & Wright 2006, framework 17.3.)
@@ -157,10 +161,10 @@ mod tests {
     #[test]
     fn the_price_meets_every_reachable_budget() {
         let widths = widths();
-        let logits = [vec![0.0, 1.0, 1.5, 1.7], vec![0.0, 0.1, 0.2, 0.3]];
-        for target in [2.05, 2.5, 3.0, 4.0, 6.5, 7.9] {
-            let price = widths.price_for(&logits, target, 1.0);
-            assert!((widths.expected(&logits, price, 1.0) - target).abs() < 1e-9, "{target}");
+        let costs = [vec![4.0, 1.0, 0.25, 0.001], vec![0.4, 0.1, 0.025, 0.0001]];
+        for target in [2.2, 2.5, 3.0, 4.0, 6.5] {
+            let price = widths.price_for(&costs, target);
+            assert!((widths.expected_at(&costs, price) - target).abs() < 1e-9, "{target}");
         }
         assert_eq!(widths.range(), (2.0, 8.0));
         assert_eq!(widths.reachable(2.5, 4.5), (2.5, 4.5));

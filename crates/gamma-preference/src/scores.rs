@@ -1,11 +1,13 @@
 //! From what was seen to tables of costs.
 
-use gamma_core::{ModuleScores, ScoreTable, ScoreTableError, ScoredOption, non_increasing};
+use gamma_core::{Context, Format, ModuleScores, ScoreTable, ScoreTableError, ScoredOption, non_increasing};
 
 use crate::{
-    Competitor, Learned, Observations,
+    Candidate, Competitor, Learned, Observations,
+    fit::{Evidence, fit},
+    levels::{levels, placed},
     observe::Estimate,
-    pool::{Measured, pool},
+    pool::Measured,
 };
 
 impl Learned {
@@ -16,38 +18,111 @@ impl Learned {
     /// # Panics
     /// If the observations are not those of this run.
     #[must_use]
-    pub fn resample(&self, seed: u64) -> ScoreTable {
+    pub fn resample(&self, seed: u64) -> (ScoreTable, Vec<Context>) {
         let counts = self.observations.redraw(seed);
-        loss_table(&self.competitors, &self.observations, Some(&counts), self.pooled)
-            .expect("names and sizes are those of a table, and means of finite numbers are finite")
+        loss_tables(
+            &self.competitors.iter().collect::<Vec<_>>(),
+            &self.observations,
+            &self.shapes,
+            Some(&counts),
+        )
+        .expect("names and sizes are those of a table, and means of finite numbers are finite")
     }
 }
 
-/// Mean costs, with a weight for each context if given. An option that has no weight at all keeps
-/// its unweighted mean.
-pub(crate) fn loss_table(
-    competitors: &[Competitor],
+/// Costs over all steps, and at every level of loss that they reach; without `shapes` the mere means
+/// of what was measured.
+pub(crate) fn loss_tables(
+    competitors: &[&Competitor],
+    seen: &Observations,
+    shapes: &[Vec<f64>],
+    counts: Option<&[f64]>,
+) -> Result<(ScoreTable, Vec<Context>), ScoreTableError> {
+    if shapes.is_empty() {
+        return Ok((mean_table(competitors, seen, counts)?, Vec::new()));
+    }
+    let kinds = kinds(competitors);
+    let fitted = |shapes: &[Vec<f64>], weights: Option<&[f64]>, shared: bool| {
+        let estimates = estimates(competitors, seen, weights);
+        let costs = fit(&Evidence { shapes, kinds: &kinds, seen: &estimates }, shared);
+        let modules = competitors.iter().zip(&estimates).zip(costs);
+        let rows = modules.map(|((module, estimates), costs)| {
+            let weight = |estimate: &Option<Estimate>| estimate.map_or(0.0, |e| e.weight) + 1.0;
+            repaired(module, &costs, &estimates.iter().map(weight).collect::<Vec<_>>())
+        });
+        rows.collect::<Vec<_>>()
+    };
+    let overall = fitted(shapes, counts, false);
+    let base: Vec<Vec<f64>> = overall.iter().map(|own| floored(own.iter().map(|cost| cost.value))).collect();
+    let mut contexts: Vec<Context> = Vec::new();
+    // Where blocks learn apart, a step knows nothing of what all others lose.
+    let levels = if seen.whole() { levels(seen, counts) } else { Vec::new() };
+    for level in levels {
+        let costs = fitted(&base, Some(&level.weights), true);
+        // Less loss takes more bits; a level that says otherwise is noise.
+        let found = placed(&level, table(competitors, costs)?);
+        let grows =
+            |context: &Context| contexts.last().is_none_or(|last| last.stored_bits < context.stored_bits);
+        contexts.extend(found.filter(grows));
+    }
+    Ok((table(competitors, overall)?, contexts))
+}
+
+/// Positive numbers, in proportion to which costs can be.
+pub(crate) fn floored(values: impl Iterator<Item = f64> + Clone) -> Vec<f64> {
+    let largest = values.clone().fold(0.0, f64::max);
+    if largest > 0.0 {
+        values.map(|value| value.max(1e-9 * largest)).collect()
+    } else {
+        values.map(|_| 1.0).collect()
+    }
+}
+
+/// The same number for the same format.
+fn kinds(competitors: &[&Competitor]) -> Vec<Vec<usize>> {
+    let mut formats: Vec<&Format> = Vec::new();
+    let mut rows = Vec::new();
+    for module in competitors {
+        let mut row = Vec::new();
+        for Candidate { format, .. } in &module.candidates {
+            row.push(formats.iter().position(|known| *known == format).unwrap_or_else(|| {
+                formats.push(format);
+                formats.len() - 1
+            }));
+        }
+        rows.push(row);
+    }
+    rows
+}
+
+/// Costs over all steps, measured option by option.
+fn mean_table(
+    competitors: &[&Competitor],
+    seen: &Observations,
+    counts: Option<&[f64]>,
+) -> Result<ScoreTable, ScoreTableError> {
+    let all = estimates(competitors, seen, None);
+    let chosen = estimates(competitors, seen, counts);
+    let modules = competitors.iter().zip(all).zip(chosen).map(|((module, all), chosen)| {
+        let pairs = chosen.into_iter().zip(all);
+        let own: Vec<Estimate> =
+            pairs.map(|(chosen, all)| chosen.or(all).expect("the survey draws every candidate")).collect();
+        let costs: Vec<Measured> = own.iter().map(measure).collect();
+        repaired(module, &costs, &own.iter().map(|estimate| estimate.weight).collect::<Vec<_>>())
+    });
+    table(competitors, modules.collect())
+}
+
+fn estimates(
+    competitors: &[&Competitor],
     seen: &Observations,
     weights: Option<&[f64]>,
-    pooled: bool,
-) -> Result<ScoreTable, ScoreTableError> {
-    let estimates = |(number, module): (usize, &Competitor)| -> Vec<Estimate> {
-        let all = seen.means(number, module.candidates.len());
-        let chosen = match weights {
-            None => all.clone(),
-            Some(weights) => seen.weighted(number, module.candidates.len(), |context| weights[context]),
-        };
-        let pairs = chosen.into_iter().zip(all);
-        pairs.map(|(chosen, all)| chosen.or(all).expect("the survey draws every candidate")).collect()
+) -> Vec<Vec<Option<Estimate>>> {
+    let estimates = |(number, module): (usize, &&Competitor)| match weights {
+        None => seen.means(number, module.candidates.len()),
+        Some(weights) => seen.weighted(number, module.candidates.len(), |step| weights[step]),
     };
-    let estimates: Vec<Vec<Estimate>> = competitors.iter().enumerate().map(estimates).collect();
-    let measured: Vec<Vec<Measured>> = if pooled {
-        shared_ratios(competitors, &estimates)
-    } else {
-        estimates.iter().map(|own| own.iter().map(measure).collect()).collect()
-    };
-    let modules = competitors.iter().zip(&estimates).zip(&measured);
-    table(competitors, modules.map(|((module, estimates), measured)| repaired(module, estimates, measured)))
+    competitors.iter().enumerate().map(estimates).collect()
 }
 
 fn measure(estimate: &Estimate) -> Measured {
@@ -56,90 +131,38 @@ fn measure(estimate: &Estimate) -> Measured {
     Measured { value: estimate.mean, variance: error * error }
 }
 
-/// Candidates of a module in order of growing storage.
-fn order(module: &Competitor) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..module.candidates.len()).collect();
-    order.sort_by_key(|&k| module.candidates[k].stored_bits);
-    order
-}
-
-/// Costs in which the step from one option to the next larger one takes from each module what its
-/// own measurements support, and the rest from all modules that take the same step.
-///
-/// Where a quantizer halves its step size, every module's loss falls by nearly the same factor. The
-/// loss of a wide option is small against the noise of whatever else is quantized in the same pass;
-/// that of a narrow one is not, and the factor, over all modules, is known well.
-fn shared_ratios(competitors: &[Competitor], estimates: &[Vec<Estimate>]) -> Vec<Vec<Measured>> {
-    let mut costs: Vec<Vec<Measured>> =
-        estimates.iter().map(|own| own.iter().map(measure).collect()).collect();
-    let orders: Vec<Vec<usize>> = competitors.iter().map(order).collect();
-    let longest = orders.iter().map(Vec::len).max().unwrap_or(0);
-    for place in 1..longest {
-        // Modules whose step at this place leads from the same format to the same format.
-        let mut done = vec![false; competitors.len()];
-        for first in 0..competitors.len() {
-            let step = |module: usize| {
-                let order = &orders[module];
-                let format = |place: usize| &competitors[module].candidates[order[place]].format;
-                (place < order.len()).then(|| (format(place - 1), format(place)))
-            };
-            let Some(wanted) = step(first).filter(|_| !done[first]) else { continue };
-            let alike: Vec<usize> =
-                (first..competitors.len()).filter(|&module| step(module) == Some(wanted)).collect();
-            for &module in &alike {
-                done[module] = true;
-            }
-            let before = |module: usize| costs[module][orders[module][place - 1]].value;
-            // A cost that noise has driven below zero is no base for a ratio.
-            let alike: Vec<usize> = alike.into_iter().filter(|&module| before(module) > 0.0).collect();
-            let ratio = |&module: &usize| {
-                let (own, base) = (costs[module][orders[module][place]], before(module));
-                Measured { value: own.value / base, variance: own.variance / (base * base) }
-            };
-            let ratios = pool(&alike.iter().map(ratio).collect::<Vec<_>>());
-            for (&module, ratio) in alike.iter().zip(ratios) {
-                let base = costs[module][orders[module][place - 1]].value;
-                costs[module][orders[module][place]] =
-                    Measured { value: ratio.value * base, variance: ratio.variance * base * base };
-            }
-        }
-    }
-    costs
-}
-
 /// Negated logits as costs.
 pub(crate) fn logit_table(
-    competitors: &[Competitor],
+    competitors: &[&Competitor],
     logits: &[Vec<f64>],
 ) -> Result<ScoreTable, ScoreTableError> {
-    table(competitors, logits.iter().map(|theta| theta.iter().map(|theta| (-theta, None)).collect()))
+    let exact = |theta: &f64| Measured { value: -theta, variance: f64::NAN };
+    table(competitors, logits.iter().map(|theta| theta.iter().map(exact).collect()).collect())
 }
 
-/// One cost and its standard error for every candidate of every module.
-fn table(
-    competitors: &[Competitor],
-    costs: impl Iterator<Item = Vec<(f64, Option<f64>)>>,
-) -> Result<ScoreTable, ScoreTableError> {
-    let scores = |(module, costs): (&Competitor, Vec<(f64, Option<f64>)>)| {
-        let options = module.candidates.iter().zip(costs).map(|(candidate, (cost, std_error))| {
+/// One cost and its standard error, where it has one, for every candidate of every module.
+fn table(competitors: &[&Competitor], costs: Vec<Vec<Measured>>) -> Result<ScoreTable, ScoreTableError> {
+    let scores = |(module, costs): (&&Competitor, Vec<Measured>)| {
+        let options = module.candidates.iter().zip(costs).map(|(candidate, cost)| {
             let (format, stored_bits) = (candidate.format.clone(), candidate.stored_bits);
-            ScoredOption { format, stored_bits, cost, std_error }
+            let std_error = (!cost.variance.is_nan()).then(|| cost.variance.sqrt());
+            ScoredOption { format, stored_bits, cost: cost.value, std_error }
         });
         ModuleScores { name: module.name.clone(), shape: module.shape, options: options.collect() }
     };
     ScoreTable::new(competitors.iter().zip(costs).map(scores).collect())
 }
 
-/// The costs of a module's candidates, from the survey and the learning rounds together, made
-/// non-increasing in stored bits.
-fn repaired(module: &Competitor, estimates: &[Estimate], measured: &[Measured]) -> Vec<(f64, Option<f64>)> {
-    let order = order(module);
-    let mut costs: Vec<f64> = order.iter().map(|&k| measured[k].value).collect();
-    let weights: Vec<f64> = order.iter().map(|&k| estimates[k].weight).collect();
-    non_increasing(&mut costs, &weights);
-    let mut answer = vec![(0.0, None); estimates.len()];
-    for (&k, cost) in order.iter().zip(costs) {
-        answer[k] = (cost, estimates[k].std_error().map(|_| measured[k].variance.sqrt()));
+/// The costs of a module's candidates made non-increasing in stored bits, where each gives way the
+/// less the more it weighs.
+fn repaired(module: &Competitor, costs: &[Measured], weights: &[f64]) -> Vec<Measured> {
+    let mut order: Vec<usize> = (0..module.candidates.len()).collect();
+    order.sort_by_key(|&k| module.candidates[k].stored_bits);
+    let mut sorted: Vec<f64> = order.iter().map(|&k| costs[k].value).collect();
+    non_increasing(&mut sorted, &order.iter().map(|&k| weights[k]).collect::<Vec<_>>());
+    let mut answer = costs.to_vec();
+    for (&k, value) in order.iter().zip(sorted) {
+        answer[k].value = value;
     }
     answer
 }
@@ -182,15 +205,21 @@ mod tests {
         seen
     }
 
+    fn shapes() -> Vec<Vec<f64>> {
+        (0..8).map(|module| [0.1, 1.0].map(|own| own * 7.0 / f64::from(module + 1)).to_vec()).collect()
+    }
+
     #[test]
-    fn a_noisy_wide_option_takes_its_cost_from_what_modules_have_in_common() {
-        let wide = |noise, pooled| {
-            let table = loss_table(&competitors(), &seen(noise), None, pooled).expect("a table");
+    fn a_noisy_wide_option_takes_its_cost_from_the_shape_and_what_modules_have_in_common() {
+        let (competitors, shapes) = (competitors(), shapes());
+        let wide = |noise, shapes: &[Vec<f64>]| {
+            let competitors: Vec<&Competitor> = competitors.iter().collect();
+            let (table, _) = loss_tables(&competitors, &seen(noise), shapes, None).expect("a table");
             let options = &table.modules()[0].options;
             (options[1].cost, options[1].std_error.expect("seen often"))
         };
-        let ((raw, raw_error), (pooled, pooled_error)) = (wide(0.2, false), wide(0.2, true));
-        assert!((raw - 0.2).abs() < 1e-9 && (pooled - 0.1).abs() < 2e-3, "{raw} became {pooled}");
-        assert!(pooled_error < 0.05 * raw_error, "{pooled_error} of {raw_error}");
+        let ((raw, raw_error), (fitted, fitted_error)) = (wide(0.2, &[]), wide(0.2, &shapes));
+        assert!((raw - 0.2).abs() < 1e-9 && (fitted - 0.1).abs() < 5e-3, "{raw} became {fitted}");
+        assert!(fitted_error < 0.2 * raw_error, "{fitted_error} of {raw_error}");
     }
 }

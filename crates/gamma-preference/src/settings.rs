@@ -48,10 +48,10 @@ pub enum Sampling {
 /// | `rounds` | 8 | passes over the blocks after the survey |
 /// | `steps` | 24 | gradient steps per block and round |
 /// | `survey_draws` | 2 | times each candidate is drawn before learning |
-/// | `learning_rate` | 0.05 | of Adam on the logits |
-/// | `temperature` | 2 → 0.3 | of the Gumbel-softmax, exponential over the rounds; 1 where budgets are drawn |
-/// | `exploration` | 0.1 | share of hard draws that ignore the logits |
-/// | `pooled` | yes | whether modules share what they have in common |
+/// | `learning_rate` | 0.05 | of Adam on the logits, which only a Lagrangian needs |
+/// | `temperature` | 2 → 0.3 | of the Gumbel-softmax under a Lagrangian, exponential over the rounds |
+/// | `exploration` | 0 | share of hard draws that ignore all preferences |
+/// | `pooled` | yes | whether costs are fitted to all measurements together |
 /// | `seed` | 0 | of all draws |
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -70,12 +70,14 @@ pub struct Settings {
     /// Learning rate of Adam on the logits.
     pub learning_rate: f64,
     /// First and last temperature of the Gumbel-softmax, falling exponentially over the rounds. Where
-    /// budgets are drawn it stays at 1, so that the samples cover the range.
+    /// budgets are drawn, choices follow the costs found so far instead, within half a bit of what is
+    /// best at the price of the moment.
     pub temperature: (f64, f64),
-    /// Share of hard draws that ignore the logits, 0 to 1.
+    /// Share of hard draws that ignore all preferences, 0 to 1.
     pub exploration: f64,
-    /// Whether the loss of an option is estimated from its own steps and, as far as these are few or
-    /// noisy, from how much the same step in width changes the loss of all other modules.
+    /// Whether the cost of an option is fitted to the measurements of all options together: in
+    /// proportion to the error of the module's own output, as far as its own steps do not say
+    /// otherwise, and at several levels of loss. Without it, the mere means of its own steps.
     pub pooled: bool,
     /// Seed of all draws.
     pub seed: u64,
@@ -92,7 +94,7 @@ impl Default for Settings {
             survey_draws: 2,
             learning_rate: 0.05,
             temperature: (2.0, 0.3),
-            exploration: 0.1,
+            exploration: 0.0,
             pooled: true,
             seed: 0,
         }

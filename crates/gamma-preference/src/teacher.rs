@@ -23,6 +23,9 @@ pub(crate) fn round<N: Network>(
     let mut hidden: Vec<Tensor<3>> = batches.iter().map(|&batch| inputs[batch].clone()).collect();
     for block in 0..learner.blocks.len() {
         let bank = load(network, block)?;
+        if round == 0 {
+            hidden.iter().for_each(|hidden| learner.see_shapes(block, &bank, hidden));
+        }
         let targets: Vec<Target> =
             hidden.iter().map(|h| Target::new(bank.block.forward(&bank.originals, h.clone()))).collect();
         let normaliser = learner.settings.objective.normaliser;

@@ -64,7 +64,7 @@ impl<B: Block> Forward<B> {
     /// Runs teacher and student side by side through all blocks, each loaded once.
     fn run<N: Network<Block = B>>(
         network: &mut N,
-        learner: &Learner<'_>,
+        learner: &mut Learner<'_>,
         round: usize,
         passes: &[Pass],
         inputs: &[Tensor<3>],
@@ -85,6 +85,9 @@ impl<B: Block> Forward<B> {
         for block in 0..learner.blocks.len() {
             forward.last = None; // one bank in memory at a time
             let bank = load(network, block)?;
+            if round == 0 {
+                teacher.iter().for_each(|hidden| learner.see_shapes(block, &bank, hidden));
+            }
             let targets: Vec<Target> =
                 teacher.iter().map(|h| Target::new(bank.block.forward(&bank.originals, h.clone()))).collect();
             let normaliser = learner.settings.objective.normaliser;

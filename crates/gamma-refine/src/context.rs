@@ -1,6 +1,6 @@
-//! Costs that were measured around a plan, and what they say about neighbouring budgets.
+//! Costs in the context of plans of one size, and what they say about neighbouring budgets.
 
-use gamma_core::{Context, ModuleName, ScoreTable, ScoreTableError};
+use gamma_core::{Context, ModuleName, Origin, ScoreTable, ScoreTableError};
 
 /// How far, in stored bits per weight, the costs around one plan are trusted.
 pub const CONTEXT_REACH: f64 = 0.5;
@@ -35,10 +35,11 @@ pub enum BlendError {
     Table(#[from] ScoreTableError),
 }
 
-/// The costs for plans of `target_stored_bits` bits: those of `base`, and those of every context in
-/// so far as it is near.
+/// The costs for plans of `target_stored_bits` bits.
 ///
-/// With `d_c` the distance of context `c` from the target in stored bits per weight and
+/// Contexts that were [learned](Origin::Learned) take the place of `base`: between two of them costs are
+/// interpolated in stored bits, beyond the last one they are its own. Contexts that were
+/// [measured](Origin::Measured) around a plan then count in so far as they are near. With `d_c` the distance of context `c` from the target in stored bits per weight and
 /// `h =` [`CONTEXT_REACH`],
 ///
 /// ```text
@@ -65,10 +66,14 @@ pub fn blend(
     for context in contexts {
         check(base, context)?;
     }
+    let learned = contexts.iter().filter(|context| context.origin == Origin::Learned);
+    let between = interpolated(&learned.collect::<Vec<_>>(), target_stored_bits)?;
+    let base = between.as_ref().unwrap_or(base);
+    let contexts = contexts.iter().filter(|context| context.origin == Origin::Measured);
     let distance =
         |context: &Context| context.stored_bits.abs_diff(target_stored_bits) as f64 / base.weights() as f64;
     let near: Vec<(&Context, f64)> =
-        contexts.iter().map(|c| (c, distance(c))).filter(|&(_, d)| d < CONTEXT_REACH).collect();
+        contexts.map(|c| (c, distance(c))).filter(|&(_, d)| d < CONTEXT_REACH).collect();
     let Some(closest) = near.iter().map(|&(_, d)| d).reduce(f64::min) else { return Ok(base.clone()) };
     let trust = 1.0 - closest / CONTEXT_REACH;
     // At a distance of zero the weight is infinite: only its like count then.
@@ -80,14 +85,18 @@ pub fn blend(
     let shares: Vec<(f64, &ScoreTable)> =
         near.iter().map(|&(context, d)| (trust * weight(d) / total, &context.table)).collect();
     let own = (1.0 - trust) * scale(base, near.iter().map(|(context, _)| &context.table));
+    Ok(mixed(base, own, &shares)?)
+}
 
+/// `own` times the costs of `base`, and those of all others by their shares.
+fn mixed(base: &ScoreTable, own: f64, others: &[(f64, &ScoreTable)]) -> Result<ScoreTable, ScoreTableError> {
     let mut modules = base.modules().to_vec();
     for (row, module) in modules.iter_mut().enumerate() {
         for (column, option) in module.options.iter_mut().enumerate() {
             let mut square = (own * option.std_error.unwrap_or(0.0)).powi(2);
             let mut known = option.std_error.is_some() || own == 0.0;
             option.cost *= own;
-            for &(share, table) in &shares {
+            for &(share, table) in others {
                 let other = &table.modules()[row].options[column];
                 option.cost += share * other.cost;
                 square += (share * other.std_error.unwrap_or(0.0)).powi(2);
@@ -96,7 +105,23 @@ pub fn blend(
             option.std_error = known.then_some(square.sqrt());
         }
     }
-    Ok(ScoreTable::new(modules)?)
+    ScoreTable::new(modules)
+}
+
+/// The costs between the two learned contexts around `target`; `None` where there is none at all.
+fn interpolated(learned: &[&Context], target: u64) -> Result<Option<ScoreTable>, ScoreTableError> {
+    let below = learned.iter().filter(|context| context.stored_bits <= target);
+    let above = learned.iter().filter(|context| context.stored_bits > target);
+    let below = below.max_by_key(|context| context.stored_bits);
+    let above = above.min_by_key(|context| context.stored_bits);
+    Ok(match (below, above) {
+        (None, None) => None,
+        (Some(only), None) | (None, Some(only)) => Some(only.table.clone()),
+        (Some(below), Some(above)) => {
+            let share = (target - below.stored_bits) as f64 / (above.stored_bits - below.stored_bits) as f64;
+            Some(mixed(&below.table, 1.0 - share, &[(share, &above.table)])?)
+        }
+    })
 }
 
 fn check(base: &ScoreTable, context: &Context) -> Result<(), BlendError> {

@@ -2,7 +2,7 @@
 
 mod synthetic;
 
-use gamma_core::{BitWidth, Budget, Context, Plan, ScoreKind, ScoreTable};
+use gamma_core::{BitWidth, Budget, Context, Origin, Plan, ScoreKind, ScoreTable};
 use gamma_ilp::{Limits, Problem};
 use gamma_refine::{BlendError, CONTEXT_REACH, RecentreSettings, Split, blend, recentre};
 use synthetic::{Damage, Formula, go_on, isolated, llama, recost};
@@ -21,7 +21,7 @@ fn a_context_counts_alone_at_its_own_budget_and_not_at_all_beyond_its_reach() {
     let base = llama(0, 1, &[2, 3, 4]);
     let thrice = recost(&base, |module, option| 3.0 * module.options[option].cost);
     let centre = 1_000_000;
-    let contexts = [Context { stored_bits: centre, table: thrice.clone() }];
+    let contexts = [Context { stored_bits: centre, origin: Origin::Measured, table: thrice.clone() }];
     assert_eq!(costs(&blend(&base, &contexts, centre).unwrap()), costs(&thrice));
     assert_eq!(blend(&base, &contexts, centre + away(&base, 1.0)).unwrap(), base);
     assert_eq!(blend(&base, &[], centre).unwrap(), base);
@@ -46,9 +46,13 @@ fn shares_follow_the_formula() {
     };
     let target = 1_000_000;
     let contexts = [
-        Context { stored_bits: target - away(&base, 0.5), table: but_first(2.0) },
-        Context { stored_bits: target + away(&base, 0.75), table: but_first(10.0) },
-        Context { stored_bits: target + away(&base, 3.0), table: but_first(1000.0) },
+        Context { stored_bits: target - away(&base, 0.5), origin: Origin::Measured, table: but_first(2.0) },
+        Context { stored_bits: target + away(&base, 0.75), origin: Origin::Measured, table: but_first(10.0) },
+        Context {
+            stored_bits: target + away(&base, 3.0),
+            origin: Origin::Measured,
+            table: but_first(1000.0),
+        },
     ];
     let blended = blend(&base, &contexts, target).unwrap();
     // ((h - d) / (h d))² is 1² and (1/3)² in units of h; K is a half.
@@ -73,8 +77,8 @@ fn blending_is_continuous_in_the_budget() {
     let step = away(&base, 0.01);
     let start = 10 * away(&base, 1.0);
     let contexts = [
-        Context { stored_bits: start, table: other(3) },
-        Context { stored_bits: start + 40 * step, table: other(4) },
+        Context { stored_bits: start, origin: Origin::Measured, table: other(3) },
+        Context { stored_bits: start + 40 * step, origin: Origin::Measured, table: other(4) },
     ];
     // The medians of ratios of one and of two contexts differ: beyond the reach of one of them only
     // the base jumps, so look where both or none reach.
@@ -90,9 +94,34 @@ fn blending_is_continuous_in_the_budget() {
 }
 
 #[test]
+fn between_learned_contexts_costs_are_interpolated_and_measured_ones_refine_them() {
+    let base = llama(3, 1, &[2, 3, 4]);
+    let times = |factor: f64| recost(&base, |module, option| factor * module.options[option].cost);
+    let learned =
+        |stored_bits, factor| Context { stored_bits, origin: Origin::Learned, table: times(factor) };
+    let step = 4 * away(&base, 1.0);
+    let contexts = vec![learned(2 * step, 5.0), learned(step, 3.0)];
+    for (target, expected) in
+        [(0, 3.0), (step, 3.0), (step + step / 4, 3.5), (2 * step, 5.0), (9 * step, 5.0)]
+    {
+        for (found, base) in costs(&blend(&base, &contexts, target).unwrap()).iter().zip(costs(&base)) {
+            assert!((found / base - expected).abs() < 1e-6, "{} at {target}", found / base);
+        }
+    }
+    let other = llama(4, 1, &[2, 3, 4]);
+    let table = recost(&base, |module, option| {
+        other.modules().iter().find(|own| own.name == module.name).unwrap().options[option].cost
+    });
+    let measured = Context { stored_bits: step, origin: Origin::Measured, table: table.clone() };
+    let all = [contexts.clone(), vec![measured]].concat();
+    assert_eq!(costs(&blend(&base, &all, step).unwrap()), costs(&table));
+    assert_eq!(blend(&base, &all, 2 * step).unwrap(), blend(&base, &contexts, 2 * step).unwrap());
+}
+
+#[test]
 fn contexts_of_other_tables_are_refused_by_name() {
     let base = llama(0, 1, &[2, 3, 4]);
-    let context = |table| [Context { stored_bits: 1, table }];
+    let context = |table| [Context { stored_bits: 1, origin: Origin::Measured, table }];
     let error = blend(&base, &context(llama(0, 2, &[2, 3, 4])), 1).unwrap_err();
     assert!(matches!(error, BlendError::Length { found: 14, expected: 7, .. }));
     let error = blend(&base, &context(llama(0, 1, &[2, 3, 8])), 1).unwrap_err();

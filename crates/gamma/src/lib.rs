@@ -72,6 +72,7 @@ mod error;
 mod examine;
 mod judge;
 mod latency;
+mod learning;
 mod network;
 mod observe;
 mod progress;
@@ -89,6 +90,7 @@ pub use compare::{Comparison, Row, Strategy, read_csv, to_csv};
 pub use error::Error;
 pub use judge::{Jury, Protocol};
 pub use latency::LatencyTable;
+pub use learning::{Learning, Stability};
 pub use progress::{Event, Progress, Quiet};
 pub use refine::{Refined, Refinement};
 pub use run::{Run, ScoreSource};
@@ -109,7 +111,9 @@ pub use gamma_ilp::{
     RuleError, Solver, Ties, Which,
 };
 pub use gamma_model::{self as model, Config, Evaluation, ModelError};
-pub use gamma_preference::{LearnError, Normaliser, Objective, Pressure, Reading, Sampling, Settings, Step};
+pub use gamma_preference::{
+    LearnError, Learned, Normaliser, Objective, Observations, Pressure, Reading, Sampling, Settings, Step,
+};
 pub use gamma_proxy::{Proxy, ProxyError};
 pub use gamma_quant::{self as quant, Awq, Clip, Gptq, Hqq, Quantizer, Rescale, Rtn, Variants};
 pub use gamma_refine::{self as refining, Estimate, RefineError};

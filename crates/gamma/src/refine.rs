@@ -63,7 +63,7 @@ pub struct Refined {
     pub predicted: Option<gamma_refine::Estimate>,
     /// What re-centring did.
     pub recentred: Option<Recentred>,
-    /// What polishing did.
+    /// What polishing did, the last time where re-centring came between.
     pub polished: Option<Outcome>,
     /// The scores, and with them what was measured around the plan: neighbouring budgets profit.
     pub scores: Scores,
@@ -100,36 +100,41 @@ impl Run {
         let total = settings.proposals;
         let mut watch =
             Within::new(limit, || start.elapsed(), |step: &Step| progress.event(event(step, total)));
-        let mut refined = planned.clone();
         let mut scores = scores.clone();
+        let mut refined = planned.clone();
         let mut predicted = None;
-        let mut recentred = None;
-        if settings.rounds > 0 {
-            let own = RecentreSettings { rounds: settings.rounds.min(3), ..RecentreSettings::default() };
-            let found = recentre(&mut bench, &split, problem, &planned, &own, &mut watch)?;
+        let (mut recentred, mut polished) = (None, None);
+        let mut stopped = false;
+        // Swaps go first: each one kept is a gain at once, while a round of re-centring measures every
+        // single move before the first gain, and is worth nothing if the time ends before it does.
+        if settings.proposals > 0 {
+            let found = polish(&mut bench, &split, problem, &refined, &swaps(settings), &mut watch)?;
             refined = scores.found(problem, found.plan.clone());
             predicted = found.report.after.probe.or(found.report.before.probe);
+            stopped = found.report.status == Status::Stopped;
+            polished = Some(found);
+        }
+        if settings.rounds > 0 && !stopped {
+            let own = RecentreSettings { rounds: settings.rounds.min(3), ..RecentreSettings::default() };
+            let found = recentre(&mut bench, &split, problem, &refined, &own, &mut watch)?;
+            stopped = found.report.status == Status::Stopped;
+            predicted = found.report.after.probe.or(found.report.before.probe).or(predicted);
             if let Some(context) = &found.context {
                 scores.add_context(context.clone());
             }
-            recentred = Some(found);
-        }
-        let stopped = recentred.as_ref().is_some_and(|found| found.report.status == Status::Stopped);
-        let mut polished = None;
-        if settings.proposals > 0 && !stopped {
-            let own = PolishSettings {
-                proposals: settings.proposals,
-                patience: settings.patience.max(1),
-                ..PolishSettings::default()
-            };
-            // The costs around the plan are the best guide, where there are any.
-            let context = recentred.as_ref().and_then(|found: &Recentred| found.context.as_ref());
-            let guided = context.map(|context| problem.clone().scores(&context.table));
-            let guide = guided.as_ref().unwrap_or(problem);
-            let found = polish(&mut bench, &split, guide, &refined, &own, &mut watch)?;
+            let moved = found.plan.choices() != refined.choices();
             refined = scores.found(problem, found.plan.clone());
-            predicted = found.report.after.probe.or(predicted);
-            polished = Some(found);
+            // The costs around the new plan propose other swaps.
+            if let Some(context) =
+                found.context.as_ref().filter(|_| moved && !stopped && settings.proposals > 0)
+            {
+                let guide = problem.clone().scores(&context.table);
+                let found = polish(&mut bench, &split, &guide, &refined, &swaps(settings), &mut watch)?;
+                refined = scores.found(problem, found.plan.clone());
+                predicted = found.report.after.probe.or(predicted);
+                polished = Some(found);
+            }
+            recentred = Some(found);
         }
         if *refined != *planned {
             plans.push(("refined".to_owned(), refined));
@@ -177,6 +182,11 @@ impl Run {
         }
         Ok(None)
     }
+}
+
+fn swaps(settings: &Refinement) -> PolishSettings {
+    let (proposals, patience) = (settings.proposals, settings.patience.max(1));
+    PolishSettings { proposals, patience, ..PolishSettings::default() }
 }
 
 /// At most `count` of the sequences, spread evenly.

@@ -12,12 +12,12 @@ use gamma_core::{
     ScoreTable, ScoredOption, ScoresFile,
 };
 use gamma_model::{Checkpoint, Config, Decoder, TextEncoder, sample};
-use gamma_preference::{Learned, learn};
+use gamma_preference::learn;
 use gamma_quant::CalibrationNeeds;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Applied, Error, Event, Plan, Progress, Quiet, Scores, Settings,
+    Applied, Error, Event, Learning, Plan, Progress, Quiet, Scores, Settings,
     bank::{CandidateBank, Method},
     judge::{Jury, Protocol},
     network::BankedDecoder,
@@ -130,20 +130,30 @@ impl Run {
     /// # Errors
     /// As [`learn`](Self::learn).
     pub fn learn_seeded(&self, seed: u64, progress: &mut dyn Progress) -> Result<Scores, Error> {
+        Ok(self.learn_detailed(seed, progress)?.scores)
+    }
+
+    /// [`learn_seeded`](Self::learn_seeded), with all that was seen on the way: how well each score
+    /// is supported by the calibration data.
+    ///
+    /// # Errors
+    /// As [`learn`](Self::learn).
+    pub fn learn_detailed(&self, seed: u64, progress: &mut dyn Progress) -> Result<Learning, Error> {
         let bank = self.fill(progress)?;
         let sequences = self.sequences(progress)?;
         let mut network = BankedDecoder::new(&self.decoder, &bank, &self.formats);
         let mut report = |step: &gamma_preference::Step| progress.event(Event::Learning(*step));
         let settings = Settings { seed, ..self.learning.clone() };
-        let Learned { losses, logits, .. } =
-            learn(&mut network, &self.batches(sequences), &settings, &mut report)?;
-        let (kind, table) = match self.scores {
-            ScoreSource::Losses => (ScoreKind::Loss, losses),
-            ScoreSource::Logits => (ScoreKind::Logits, logits),
+        let learned = learn(&mut network, &self.batches(sequences), &settings, &mut report)?;
+        let (kind, table, contexts) = match self.scores {
+            ScoreSource::Losses => (ScoreKind::Loss, &learned.losses, learned.contexts.clone()),
+            ScoreSource::Logits => (ScoreKind::Logits, &learned.logits, Vec::new()),
         };
-        let remainder = Some(self.remainder(&table)?);
+        let remainder = Some(self.remainder(table)?);
         let provenance = self.provenance(sequences, &learner(&settings));
-        Ok(Scores::new(ScoresFile { kind, provenance, remainder, table, contexts: Vec::new() }))
+        let table = table.clone();
+        let scores = Scores::new(ScoresFile { kind, provenance, remainder, table, contexts });
+        Ok(Learning { scores, learned })
     }
 
     /// What could be chosen, before anything is learned: the options of every module with their

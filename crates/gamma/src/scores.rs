@@ -3,7 +3,8 @@
 use std::{fs, ops::Deref, path::Path};
 
 use gamma_core::{
-    BitWidth, Budget, Context, FileError, Footprint, ModuleName, PlanFile, Provenance, Remainder, ScoresFile,
+    BitWidth, Budget, Context, FileError, Footprint, ModuleName, PlanFile, Provenance, Remainder, ScoreTable,
+    ScoresFile,
 };
 use gamma_export::write_atomically;
 use gamma_ilp::{Limits, Problem};
@@ -76,13 +77,21 @@ impl Scores {
     /// # Errors
     /// [`Error::Project`] names the rule, module or budget at fault.
     pub fn solve(&self, problem: &Problem<'_>, limits: &Limits) -> Result<Plan, Error> {
-        let plan = problem.solve(limits)?;
+        let costs = self.in_context(problem, limits)?;
+        Ok(self.filed(problem, problem.clone().scores(&costs).solve(limits)?))
+    }
+
+    /// The costs for plans of the size to which `problem` leads: those of
+    /// [`solve`](Self::solve).
+    ///
+    /// # Errors
+    /// As [`solve`](Self::solve).
+    pub fn in_context(&self, problem: &Problem<'_>, limits: &Limits) -> Result<ScoreTable, Error> {
         if self.0.contexts.is_empty() {
-            return Ok(self.filed(problem, plan));
+            return Ok(problem.table().clone());
         }
-        // What was measured around plans of about this size knows better.
-        let blended = blend(problem.table(), &self.0.contexts, plan.stored_bits())?;
-        Ok(self.filed(problem, problem.clone().scores(&blended).solve(limits)?))
+        let plan = problem.solve(limits)?;
+        Ok(blend(problem.table(), &self.0.contexts, plan.stored_bits())?)
     }
 
     /// A plan found otherwise than by solving `problem`, which it obeys.
@@ -93,7 +102,9 @@ impl Scores {
     /// Adds what was measured around a plan. It takes the place of what was measured around one of
     /// the same size.
     pub fn add_context(&mut self, context: Context) {
-        self.0.contexts.retain(|known| known.stored_bits != context.stored_bits);
+        let same =
+            |known: &Context| (known.stored_bits, known.origin) == (context.stored_bits, context.origin);
+        self.0.contexts.retain(|known| !same(known));
         self.0.contexts.push(context);
         self.0.contexts.sort_by_key(|context| context.stored_bits);
     }
@@ -103,7 +114,8 @@ impl Scores {
     /// # Errors
     /// As [`solve`](Self::solve).
     pub fn top(&self, problem: &Problem<'_>, count: usize, limits: &Limits) -> Result<Vec<Plan>, Error> {
-        let plans = problem.top(count, limits)?;
+        let costs = self.in_context(problem, limits)?;
+        let plans = problem.clone().scores(&costs).top(count, limits)?;
         Ok(plans.into_iter().map(|plan| self.filed(problem, plan)).collect())
     }
 

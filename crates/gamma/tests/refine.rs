@@ -113,7 +113,7 @@ fn a_stop_while_refining_returns_the_best_plan_so_far() {
         ControlFlow::Continue(())
     };
     let refined = run().refine(&scores, &problem, &[], &brief(), &mut stop).expect("no error");
-    assert!(refined.polished.is_none() && refined.candidates.iter().any(|c| c.name == refined.name));
+    assert!(refined.recentred.is_none() && refined.candidates.iter().any(|c| c.name == refined.name));
 }
 
 #[test]

@@ -8,7 +8,7 @@ mod costs;
 mod survey;
 mod trust;
 
-use gamma_core::{Context, Plan, ScoreTable};
+use gamma_core::{Context, Origin, Plan, ScoreTable};
 use gamma_ilp::{Limits, Problem, Space};
 
 use crate::{
@@ -166,7 +166,7 @@ impl Work<'_> {
         let survey = survey::around(session, space, &self.stand, settings.reach)?;
         let (costs, table) = costs::in_context(space, &survey, &self.previous).map_err(RefineError::from)?;
         let stored_bits = space.plan(&self.stand.places).stored_bits();
-        self.context = Some(Context { stored_bits, table: table.clone() });
+        self.context = Some(Context { stored_bits, origin: Origin::Measured, table: table.clone() });
         self.previous = table;
 
         let mut record = Round {
