@@ -163,6 +163,9 @@ pub struct RunArgs {
     pub refinement: RefinementArgs,
     #[command(flatten)]
     pub rivals: RivalArgs,
+    /// Draw the calibration data anew this many times, and say which choices they hardly decide
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    pub bootstrap: usize,
     /// Folder for scores, plans, checkpoints, table and picture; earlier results are replaced
     #[arg(long, value_name = "DIR", default_value = "gamma-out")]
     pub out: PathBuf,
@@ -330,9 +333,20 @@ impl TextArgs {
 }
 
 impl LearningArgs {
+    /// The calibration data, in words.
+    pub fn describe_text(&self) -> String {
+        let length = self.text.length.map_or(String::new(), |length| format!(" of {length} tokens"));
+        format!("{} calibration sequences{length}", self.text.sequences)
+    }
+
     /// Tokens per sequence, where given.
     pub fn length(&self) -> Option<usize> {
         self.text.length
+    }
+
+    /// Seed of all random draws.
+    pub fn seed(&self) -> u64 {
+        self.text.seed
     }
 
     fn objective(&self) -> anyhow::Result<Objective> {

@@ -13,7 +13,7 @@ use gamma::{
 use crate::{
     args::{BudgetArgs, LearningArgs, ModelArgs},
     constraints::ConstraintArgs,
-    judging::JudgingArgs,
+    judging::{JudgingArgs, window},
     refinement::RefinementArgs,
     watch::{self, Watch},
 };
@@ -92,8 +92,9 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     };
     let rows = run.compare(&jury, &comparison, &known, &mut finished, &mut watch)?;
     watch.finish();
+    let caption = caption(args, &run);
     let mut page =
-        format!("{setting}\nPerplexity; full precision {:.3}:\n\n", jury.full_precision().perplexity());
+        format!("{caption}\n\nPerplexity; full precision {:.3}:\n\n", jury.full_precision().perplexity());
     page.push_str(&report::comparison(&rows, Shown::Perplexity));
     _ = write!(page, "\nMean divergence from full precision, nats per token:\n\n");
     page.push_str(&report::comparison(&rows, Shown::Divergence));
@@ -106,6 +107,20 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     write_atomically(&args.out.join("compare.svg"), picture.as_bytes())?;
     note!("table and picture are in {}", args.out.display());
     Ok(())
+}
+
+/// What was compared, for a reader.
+fn caption(args: &CompareArgs, run: &gamma::Run) -> String {
+    let widths: Vec<String> = run.candidates().iter().map(ToString::to_string).collect();
+    let judged = args.judging.describe(window(run, args.learning.length()));
+    format!(
+        "{}, {}, candidates of {} bits; {}; judged on {judged}; {}",
+        args.model.name(),
+        run.quantizer(),
+        widths.join(", "),
+        args.learning.describe_text(),
+        args.refinement.describe(),
+    )
 }
 
 /// Everything that rows depend on but for method, budget and seed, in words.

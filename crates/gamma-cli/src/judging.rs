@@ -22,6 +22,15 @@ pub struct JudgingArgs {
 }
 
 impl JudgingArgs {
+    /// What plans are judged on, in words.
+    pub fn describe(&self, length: usize) -> String {
+        let windows = self.windows.map_or("all windows".to_owned(), |count| format!("{count} windows"));
+        let name = |path: &PathBuf| path.file_name().unwrap_or(path.as_os_str()).display().to_string();
+        let files: Vec<String> = self.evaluation.iter().map(name).collect();
+        let stride = self.stride.unwrap_or(length);
+        format!("{windows} of {length} tokens of {}, stride {stride}", files.join(", "))
+    }
+
     /// A jury for windows of `length` tokens, by default as many as the model takes, 2048 at most.
     pub fn jury(
         &self,
@@ -29,8 +38,13 @@ impl JudgingArgs {
         length: Option<usize>,
         progress: &mut dyn Progress,
     ) -> anyhow::Result<Jury> {
-        let length = length.unwrap_or(run.config().max_positions.min(2048));
+        let length = window(run, length);
         let protocol = Protocol { length, stride: self.stride.unwrap_or(length), limit: self.windows };
         Ok(run.jury_by(&protocol, &self.evaluation, progress)?)
     }
+}
+
+/// Tokens per window: as given, or as many as the model takes, 2048 at most.
+pub fn window(run: &Run, given: Option<usize>) -> usize {
+    given.unwrap_or(run.config().max_positions.min(2048))
 }

@@ -3,7 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
-use gamma::{Plan, Refined, Refinement};
+use gamma::{
+    Plan, Refined, Refinement,
+    refining::{Outcome, Report},
+};
 
 /// Improving plans by measuring.
 #[derive(Debug, Args)]
@@ -15,7 +18,7 @@ pub struct RefinementArgs {
     /// Seconds of refinement for each budget, after which the best plan so far is taken
     #[arg(long, value_name = "SECONDS")]
     refine_seconds: Option<u64>,
-    /// Swaps that are tried after re-centring, at most
+    /// Swaps that are tried before re-centring, at most
     #[arg(long, value_name = "COUNT", default_value_t = Refinement::default().proposals)]
     swaps: usize,
     /// Calibration sequences on which single moves are measured, at most
@@ -32,6 +35,15 @@ pub struct RivalArgs {
 }
 
 impl RefinementArgs {
+    /// How plans are refined, in words.
+    pub fn describe(&self) -> String {
+        match (self.no_refine, self.refine_seconds) {
+            (true, _) => "not refined".to_owned(),
+            (_, Some(seconds)) => format!("refined for at most {seconds} s per budget"),
+            (_, None) => "refined without a time limit".to_owned(),
+        }
+    }
+
     pub fn settings(&self) -> Refinement {
         let settings = if self.no_refine { Refinement::none() } else { Refinement::default() };
         Refinement {
@@ -54,25 +66,23 @@ impl RivalArgs {
 /// What measuring changed, and what the plan was measured against.
 pub fn account(refined: &Refined) -> String {
     let mut lines = Vec::new();
+    let swaps = |found: &Outcome| {
+        let Report { accepted, rejected, .. } = found.report;
+        format!("swaps: {accepted} of {} kept", accepted + rejected)
+    };
+    lines.extend(refined.polished.first().map(swaps));
     if let Some(found) = &refined.recentred {
         let rounds = found.history.iter().map(|round| {
             let outcome = if round.accepted { "kept" } else { "not kept" };
-            format!("{} of {} moves, {outcome}", round.changed, round.moves)
+            format!("{} changes by {} measured moves, {outcome}", round.changed, round.moves)
         });
         let rounds: Vec<String> = rounds.collect();
         lines.push(match rounds.as_slice() {
             [] => "re-centring was stopped before it had measured every move once".to_owned(),
-            rounds => format!("re-centred: {}", rounds.join("; ")),
+            rounds => format!("re-centring: {}", rounds.join("; ")),
         });
     }
-    if let Some(found) = &refined.polished {
-        let report = &found.report;
-        lines.push(format!(
-            "polished: {} of {} swaps kept",
-            report.accepted,
-            report.accepted + report.rejected
-        ));
-    }
+    lines.extend(refined.polished.get(1).map(swaps));
     let measured = refined.candidates.iter().filter_map(|candidate| {
         candidate.gate.map(|gate| format!("{} {:.4} ± {:.4}", candidate.name, gate.mean, gate.std_error))
     });

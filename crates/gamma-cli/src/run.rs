@@ -29,8 +29,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let rivals = args.rivals.plans()?;
     let jury = args.judging.jury(&run, args.learning.length(), &mut watch)?;
 
-    let mut scores = run.learn(&mut watch)?;
+    let learning = run.learn_detailed(args.learning.seed(), &mut watch)?;
     watch.finish();
+    let mut scores = learning.scores.clone();
     scores.save(args.out.join("scores.json"))?;
 
     let mut plans = Vec::new();
@@ -43,6 +44,12 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         let seconds = solving.elapsed().as_secs_f64();
         say!("{}\n{}\n", headline(budget, &refined.plan, seconds), refinement::account(&refined));
         say!("{}", report::grid(&refined.plan));
+        if args.bootstrap > 0 {
+            let own = args.constraints.problem(&learning.scores, budget)?;
+            let planned = learning.scores.solve(&own, &args.budgets.limits())?;
+            let stability = learning.stability(&own, &planned, args.bootstrap)?;
+            say!("{}", report::stability(&stability));
+        }
         // What was measured for this budget serves its neighbours, in this run and later.
         scores = refined.scores;
         scores.save(args.out.join("scores.json"))?;

@@ -63,8 +63,8 @@ pub struct Refined {
     pub predicted: Option<gamma_refine::Estimate>,
     /// What re-centring did.
     pub recentred: Option<Recentred>,
-    /// What polishing did, the last time where re-centring came between.
-    pub polished: Option<Outcome>,
+    /// What polishing did: before re-centring, and again where that led to another plan.
+    pub polished: Vec<Outcome>,
     /// The scores, and with them what was measured around the plan: neighbouring budgets profit.
     pub scores: Scores,
 }
@@ -103,7 +103,7 @@ impl Run {
         let mut scores = scores.clone();
         let mut refined = planned.clone();
         let mut predicted = None;
-        let (mut recentred, mut polished) = (None, None);
+        let (mut recentred, mut polished) = (None, Vec::new());
         let mut stopped = false;
         // Swaps go first: each one kept is a gain at once, while a round of re-centring measures every
         // single move before the first gain, and is worth nothing if the time ends before it does.
@@ -112,7 +112,7 @@ impl Run {
             refined = scores.found(problem, found.plan.clone());
             predicted = found.report.after.probe.or(found.report.before.probe);
             stopped = found.report.status == Status::Stopped;
-            polished = Some(found);
+            polished.push(found);
         }
         if settings.rounds > 0 && !stopped {
             let own = RecentreSettings { rounds: settings.rounds.min(3), ..RecentreSettings::default() };
@@ -132,7 +132,7 @@ impl Run {
                 let found = polish(&mut bench, &split, &guide, &refined, &swaps(settings), &mut watch)?;
                 refined = scores.found(problem, found.plan.clone());
                 predicted = found.report.after.probe.or(predicted);
-                polished = Some(found);
+                polished.push(found);
             }
             recentred = Some(found);
         }

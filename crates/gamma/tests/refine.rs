@@ -7,8 +7,8 @@ use std::{
 };
 
 use gamma::{
-    BitWidth, Budget, Calibration, Choices, Comparison, Error, Event, Gamma, GroupSize, ModuleScores, Proxy,
-    Quiet, Refinement, Rtn, Run, ScoreTable, Scores, ScoresFile, Strategy,
+    BitWidth, Budget, Calibration, Choices, Comparison, Error, Event, Gamma, GroupSize, Limits, ModuleScores,
+    Proxy, Quiet, Refinement, Rtn, Run, ScoreTable, Scores, ScoresFile, Settings, Stability, Strategy,
 };
 
 fn fable() -> PathBuf {
@@ -184,4 +184,37 @@ fn choices_of_other_tools_become_plans_or_say_what_is_wrong() {
     let other = bits(3, 0).replace("layers.0.mlp.up_proj", "layers.77.mlp.up_proj");
     assert!(matches!(plan(&other), Err(Error::Modules { in_plan: true, .. })));
     assert!(matches!(load("{"), Err(Error::Choices { .. })));
+}
+
+#[test]
+fn resamples_tell_choices_that_the_data_support_from_coin_flips() {
+    let settings = Settings { rounds: 2, steps: 8, survey_draws: 1, ..Settings::default() };
+    let calibration = Calibration::text_file(fable().join("calibration.txt"));
+    let run = Gamma::builder()
+        .model(fable())
+        .calibration(calibration.sequences(16).length(64))
+        .quantizer(Rtn::asymmetric(GroupSize::new(64).expect("valid")))
+        .candidates([2, 3, 4])
+        .learning(settings)
+        .build()
+        .expect("valid settings");
+    let learning = run.learn_detailed(0, &mut Quiet).expect("learns");
+    let problem = learning.scores.problem(Budget::average_bits(3.0));
+    let plan = learning.scores.solve(&problem, &Limits::default()).expect("feasible");
+    let found = learning.stability(&problem, &plan, 12).expect("resamples");
+    assert_eq!((found.resamples, found.kept.len()), (12, plan.choices().len()));
+    let shares = || found.kept.iter().map(|(_, share)| *share);
+    // Sixteen steps on eight batches: some choices are clear, some are not.
+    assert!(shares().any(|share| share > 0.9) && shares().any(|share| share < 1.0), "{found:?}");
+    assert!(shares().all(|share| ((share * 12.0).round() / 12.0 - share).abs() < 1e-12), "{found:?}");
+    assert!(found.coin_flips().iter().all(|(_, share)| *share < 0.75));
+    // A plan that no data ask for keeps less.
+    let other = learning.scores.uniform(BitWidth::B3).expect("a candidate");
+    let odd = learning.stability(&problem, &other, 12).expect("resamples");
+    let mean = |found: &Stability| found.kept.iter().map(|(_, share)| share).sum::<f64>();
+    assert!(mean(&odd) < mean(&found), "{odd:?} {found:?}");
+    assert!(matches!(
+        learning.stability(&problem, &plan, 0),
+        Err(Error::Missing { setting: "resamples", .. })
+    ));
 }

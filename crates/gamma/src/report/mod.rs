@@ -5,6 +5,7 @@ mod curve;
 mod explanation;
 mod frontier;
 mod grid;
+mod stability;
 mod table;
 
 pub use comparison::{Shown, comparison, comparison_svg};
@@ -12,4 +13,5 @@ pub use curve::curve_svg;
 pub use explanation::explanation;
 pub use frontier::{frontier_csv, frontier_svg};
 pub use grid::grid;
+pub use stability::stability;
 pub use table::{Outcome, Series, table};
