@@ -7,14 +7,25 @@ use anyhow::{Result, bail};
 use crate::highs;
 use crate::workspace::{Workspace, run as run_command};
 
+const NAMES: &str = "`judge`, `project` and `quant`";
+
 /// Runs the benchmark that `args` name first; the rest goes to it.
 pub fn run(workspace: &Workspace, args: &[String]) -> Result<()> {
     match args.split_first() {
+        Some((name, rest)) if name == "judge" => judge(workspace, rest),
         Some((name, rest)) if name == "project" => project(workspace, rest),
         Some((name, rest)) if name == "quant" => quant(workspace, rest),
-        Some((name, _)) => bail!("unknown benchmark `{name}`; there are `project` and `quant`"),
-        None => bail!("no benchmark named; there are `project` and `quant`"),
+        Some((name, _)) => bail!("unknown benchmark `{name}`; there are {NAMES}"),
+        None => bail!("no benchmark named; there are {NAMES}"),
     }
+}
+
+/// Times of measurements that start at a block, and of a full evaluation.
+fn judge(workspace: &Workspace, args: &[String]) -> Result<()> {
+    let highs = highs::provide(workspace)?;
+    let mut run = workspace.cargo("run");
+    run.args(["--release", "--workspace", "--example", "bench_judge", "--"]).args(args);
+    run_command(highs.apply(&mut run))
 }
 
 /// Times of the exact solver and of HiGHS.

@@ -20,6 +20,8 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   demo [ARGS]   build the command and run `gamma run`; ARGS replace the built-in ones
+  bench judge [BLOCKS REPEATS]
+                time of measuring a move in each block, relative to a full evaluation, as Markdown
   bench project [--seconds N] [--large] [--states N]
                 time of plans, own solver and HiGHS (at most N seconds each), as Markdown
   bench quant [--threads N] [--repeats N]

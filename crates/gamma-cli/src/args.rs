@@ -10,6 +10,7 @@ use gamma::{
 };
 
 use crate::{
+    ablate::AblateArgs,
     budget::{BudgetArg, ChangeArg},
     compare::CompareArgs,
     constraints::ConstraintArgs,
@@ -46,6 +47,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Measure methods of allocation against each other, on the same candidates and budgets
     Compare(CompareArgs),
+    /// Measure what each part of the method is worth: objectives, scores, samples
+    Ablate(AblateArgs),
 }
 
 /// What to learn from and how.
@@ -370,13 +373,10 @@ impl LearningArgs {
         Ok(Objective { reading, normaliser })
     }
 
-    /// Adds everything that concerns learning.
-    pub fn complete(&self, builder: Builder) -> anyhow::Result<Builder> {
-        let Some(calibration) = self.text.calibration() else {
-            bail!("learning needs text: `--calibration FILE`, or `--calibration sampled`");
-        };
+    /// How scores are learned.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
         let defaults = Settings::default();
-        let settings = Settings {
+        Ok(Settings {
             objective: self.objective()?,
             pressure: match self.target {
                 Some(target) => Pressure::AugmentedLagrangian { target, rho: 2.0 },
@@ -387,7 +387,15 @@ impl LearningArgs {
             steps: self.steps,
             seed: self.text.seed,
             ..defaults
+        })
+    }
+
+    /// Adds everything that concerns learning.
+    pub fn complete(&self, builder: Builder) -> anyhow::Result<Builder> {
+        let Some(calibration) = self.text.calibration() else {
+            bail!("learning needs text: `--calibration FILE`, or `--calibration sampled`");
         };
+        let settings = self.settings()?;
         let scores = match self.score {
             Score::Losses => ScoreSource::Losses,
             Score::Logits => ScoreSource::Logits,

@@ -1,19 +1,15 @@
 //! `gamma compare`: methods against budgets.
 
-use std::{fmt::Write as _, fs, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::Args;
-use gamma::{
-    Choices, Comparison, Error, Row, Strategy, read_csv,
-    report::{self, Shown},
-    to_csv, write_atomically,
-};
+use gamma::{Choices, Comparison, Row, Strategy};
 
 use crate::{
     args::{BudgetArgs, LearningArgs, ModelArgs},
     constraints::ConstraintArgs,
     judging::{JudgingArgs, window},
+    ledger::Ledger,
     refinement::RefinementArgs,
     watch::{self, Watch},
 };
@@ -54,24 +50,7 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let mut watch = Watch::new()?;
     let run = args.learning.complete(args.model.builder()?)?.build()?;
     watch::introduce(&run);
-    watch::writable(Some(&args.out))?;
-    let csv = args.out.join("compare.csv");
-    // What the rows were measured with; rows of anything else are not taken up.
-    let setting = setting(args, &run);
-    let stamp = args.out.join("compare.setting");
-    let same = fs::read_to_string(&stamp).is_ok_and(|text| text == setting);
-    let known: Vec<Row> = match fs::read_to_string(&csv) {
-        Ok(text) if same && !args.fresh => read_csv(&csv, &text)?,
-        Ok(_) if !args.fresh => anyhow::bail!(
-            "`{}` was measured with other settings: choose another --out, or give --fresh",
-            csv.display()
-        ),
-        _ => Vec::new(),
-    };
-    write_atomically(&stamp, setting.as_bytes())?;
-    if !known.is_empty() {
-        note!("{} rows are known from {}", known.len(), csv.display());
-    }
+    let ledger = Ledger::open(&args.out, "compare", &setting(args, &run), args.fresh)?;
     let choices = args.choices.iter().map(Choices::load).collect::<Result<Vec<_>, _>>()?;
     let comparison = Comparison {
         strategies: if args.methods.is_empty() { Strategy::ALL.to_vec() } else { args.methods.clone() },
@@ -82,31 +61,10 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
         refinement: args.refinement.settings(),
     };
     let jury = args.judging.jury(&run, args.learning.length(), &mut watch)?;
-    let mut finished = |rows: &[Row]| -> Result<(), Error> {
-        let Some(row) = rows.last() else { return Ok(()) };
-        note!("{} {} (seed {}): {:.3}", row.method, row.budget, row.seed, row.evaluation.perplexity());
-        // Rows that are still to be taken up are kept as well.
-        let rest = known.iter().filter(|row| !rows.iter().any(|r| r.is(&row.method, &row.budget, row.seed)));
-        let all: Vec<Row> = rows.iter().chain(rest).cloned().collect();
-        Ok(write_atomically(&csv, to_csv(&all).as_bytes())?)
-    };
-    let rows = run.compare(&jury, &comparison, &known, &mut finished, &mut watch)?;
+    let mut finished = |rows: &[Row]| ledger.keep(rows);
+    let rows = run.compare(&jury, &comparison, ledger.known(), &mut finished, &mut watch)?;
     watch.finish();
-    let caption = caption(args, &run);
-    let mut page =
-        format!("{caption}\n\nPerplexity; full precision {:.3}:\n\n", jury.full_precision().perplexity());
-    page.push_str(&report::comparison(&rows, Shown::Perplexity));
-    _ = write!(page, "\nMean divergence from full precision, nats per token:\n\n");
-    page.push_str(&report::comparison(&rows, Shown::Divergence));
-    _ = write!(page, "\nTop-1 agreement with full precision, per cent:\n\n");
-    page.push_str(&report::comparison(&rows, Shown::Agreement));
-    say!("{page}");
-    write_atomically(&csv, to_csv(&rows).as_bytes())?;
-    write_atomically(&args.out.join("compare.md"), page.as_bytes())?;
-    let picture = report::comparison_svg(&rows).context("nothing was compared")?;
-    write_atomically(&args.out.join("compare.svg"), picture.as_bytes())?;
-    note!("table and picture are in {}", args.out.display());
-    Ok(())
+    ledger.finish(&rows, &caption(args, &run), jury.full_precision())
 }
 
 /// What was compared, for a reader.

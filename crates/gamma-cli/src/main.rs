@@ -16,6 +16,7 @@ macro_rules! note {
     }};
 }
 
+mod ablate;
 mod apply;
 mod args;
 mod budget;
@@ -27,6 +28,7 @@ mod frontier;
 mod hub;
 mod judging;
 mod learn;
+mod ledger;
 mod project;
 mod quantizer;
 mod refinement;
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Apply(args) => apply::apply(&args),
         Command::Eval(args) => eval::eval(&args),
         Command::Compare(args) => compare::compare(&args),
+        Command::Ablate(args) => ablate::ablate(&args),
     };
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     if matches!(error.downcast_ref(), Some(gamma::Error::Interrupted)) {

@@ -58,12 +58,15 @@ pub(crate) fn draw(
     exploration: f64,
     rng: &mut impl Rng,
 ) -> Draw {
-    let noisy: Vec<f64> =
-        logits.iter().map(|theta| theta - (-rng.random::<f64>().max(1e-300).ln()).ln()).collect();
+    let mut gumbel = || match sampling {
+        Sampling::Mean => 0.0,
+        Sampling::Hard | Sampling::Soft => -(-rng.random::<f64>().max(1e-300).ln()).ln(),
+    };
+    let noisy: Vec<f64> = logits.iter().map(|theta| theta + gumbel()).collect();
     let soft = softmax(&noisy, temperature);
     let explored = rng.random_bool(exploration).then(|| rng.random_range(0..logits.len()));
     let used = match sampling {
-        Sampling::Soft => Shares::Mixed(soft.clone()),
+        Sampling::Soft | Sampling::Mean => Shares::Mixed(soft.clone()),
         Sampling::Hard => Shares::Pure(explored.unwrap_or_else(|| largest(&noisy))),
     };
     Draw { used, soft }
@@ -110,6 +113,8 @@ mod tests {
         let b = draw(&[0.3, -2.0, 5.0, 0.0], 0.7, Sampling::Soft, 0.0, &mut stream(1, 2, 3, 5));
         assert!((a.soft.iter().sum::<f64>() - 1.0).abs() < 1e-12);
         assert_ne!(a.soft, b.soft);
+        let mean = draw(&[0.3, -2.0, 5.0, 0.0], 0.7, Sampling::Mean, 0.0, &mut stream(1, 2, 3, 4));
+        assert_eq!(mean.used, Shares::Mixed(softmax(&[0.3, -2.0, 5.0, 0.0], 0.7)));
     }
 
     #[test]

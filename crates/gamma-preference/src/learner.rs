@@ -211,7 +211,7 @@ impl<'a> Learner<'a> {
             Pressure::DrawnBudgets { .. } => {}
             Pressure::AugmentedLagrangian { .. } if round == 0 => self.record_scale(first, draws, slopes),
             Pressure::AugmentedLagrangian { .. } => {
-                self.update(first, draws, slopes, self.temperature(round))
+                self.update(first, draws, slopes, self.temperature(round));
             }
         }
     }
@@ -271,7 +271,7 @@ impl<'a> Learner<'a> {
     }
 
     /// Takes note of the errors of the outputs of a block's modules, as [`energies`] gives them.
-    pub(crate) fn see_shapes<B: Block>(&mut self, block: usize, bank: &Bank<B>, hidden: &Tensor<3>) {
+    pub(crate) fn see_shapes<B: Block>(&mut self, block: usize, bank: &Bank<B>, hidden: &[Tensor<3>]) {
         if !self.settings.pooled {
             return;
         }
@@ -279,8 +279,10 @@ impl<'a> Learner<'a> {
             self.shapes = self.blocks.iter().flatten().map(|m| vec![0.0; m.candidates.len()]).collect();
         }
         let first = self.first(block);
-        for (sums, found) in self.shapes[first..].iter_mut().zip(energies(bank, hidden)) {
-            sums.iter_mut().zip(&found[1..]).for_each(|(sum, found)| *sum += found);
+        for hidden in hidden {
+            for (sums, found) in self.shapes[first..].iter_mut().zip(energies(bank, hidden)) {
+                sums.iter_mut().zip(&found[1..]).for_each(|(sum, found)| *sum += found);
+            }
         }
     }
 

@@ -48,9 +48,9 @@ pub(crate) fn levels(seen: &Observations, counts: Option<&[f64]>) -> Vec<Level> 
     if intervals == 0 {
         return Vec::new();
     }
-    let mut charges = vec![0.0; seen.contexts.len()];
+    let mut sums = vec![0.0; seen.contexts.len()];
     for observation in seen.modules.iter().flatten() {
-        charges[observation.context] += observation.share * observation.value;
+        sums[observation.context] += observation.share * observation.value;
     }
     let level = |number: usize| {
         let centre = high + (low - high) * number as f64 / intervals as f64;
@@ -60,8 +60,7 @@ pub(crate) fn levels(seen: &Observations, counts: Option<&[f64]>) -> Vec<Level> 
         };
         let weights: Vec<f64> = seen.contexts.iter().enumerate().map(weight).collect();
         let total: f64 = weights.iter().sum();
-        let charged =
-            weights.iter().zip(&charges).map(|(weight, charge)| weight * charge).sum::<f64>() / total;
+        let charged = weights.iter().zip(&sums).map(|(weight, sum)| weight * sum).sum::<f64>() / total;
         (total >= LEAST && charged > 0.0).then_some(Level { weights, charged })
     };
     (0..=intervals).filter_map(level).collect()

@@ -31,7 +31,7 @@ pub(crate) fn round<N: Network>(
     for block in 0..learner.blocks.len() {
         let bank = load(network, block)?;
         if round == 0 {
-            teacher.iter().for_each(|hidden| learner.see_shapes(block, &bank, hidden));
+            learner.see_shapes(block, &bank, &teacher);
         }
         let targets: Vec<Target> =
             teacher.iter().map(|h| Target::new(bank.block.forward(&bank.originals, h.clone()))).collect();

@@ -36,6 +36,8 @@ pub enum Sampling {
     /// The Gumbel-softmax mixture of all candidates, as in the paper. Errors of different
     /// bit-widths partly cancel in a mixture, which flatters it.
     Soft,
+    /// The same mixture without the Gumbel noise: the softmax itself.
+    Mean,
 }
 
 /// Settings of [`learn`](crate::learn()); [`Settings::default`] is the recommended start.
@@ -168,6 +170,7 @@ impl fmt::Display for Settings {
         match self.sampling {
             Sampling::Hard => write!(f, ", hard samples, exploration {}", self.exploration)?,
             Sampling::Soft => write!(f, ", soft samples")?,
+            Sampling::Mean => write!(f, ", mixtures without noise")?,
         }
         if let Pressure::AugmentedLagrangian { .. } = self.pressure {
             write!(f, ", temperature {} to {}", self.temperature.0, self.temperature.1)?;

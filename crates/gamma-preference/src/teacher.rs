@@ -24,7 +24,7 @@ pub(crate) fn round<N: Network>(
     for block in 0..learner.blocks.len() {
         let bank = load(network, block)?;
         if round == 0 {
-            hidden.iter().for_each(|hidden| learner.see_shapes(block, &bank, hidden));
+            learner.see_shapes(block, &bank, &hidden);
         }
         let targets: Vec<Target> =
             hidden.iter().map(|h| Target::new(bank.block.forward(&bank.originals, h.clone()))).collect();

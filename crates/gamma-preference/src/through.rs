@@ -86,7 +86,7 @@ impl<B: Block> Forward<B> {
             forward.last = None; // one bank in memory at a time
             let bank = load(network, block)?;
             if round == 0 {
-                teacher.iter().for_each(|hidden| learner.see_shapes(block, &bank, hidden));
+                learner.see_shapes(block, &bank, &teacher);
             }
             let targets: Vec<Target> =
                 teacher.iter().map(|h| Target::new(bank.block.forward(&bank.originals, h.clone()))).collect();

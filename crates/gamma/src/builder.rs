@@ -11,7 +11,7 @@ use gamma_model::{Checkpoint, Decoder, TextEncoder};
 use gamma_quant::{Quantizer, Rescale, Rtn};
 
 use crate::{
-    Calibration, Error, Pressure, Run, ScoreSource, Settings,
+    Calibration, Error, Run, ScoreSource, Settings,
     bank::Method,
     calibration::Source,
     run::{Parts, Sequences, default_device},
@@ -139,14 +139,7 @@ impl Builder {
         let candidates = widths(&self.candidates)?;
         let formats = formats(&*self.quantizer, &candidates)?;
         self.learning.check::<Error>()?;
-        let priced = matches!(self.learning.pressure, Pressure::AugmentedLagrangian { .. });
-        if self.scores == ScoreSource::Logits && !(priced && self.learning.rounds > 0) {
-            return Err(Error::Setting {
-                setting: "scores",
-                found: "logits".into(),
-                expected: "logits need rounds at one budget: `Pressure::AugmentedLagrangian`",
-            });
-        }
+        self.scores.check(&self.learning)?;
         for (setting, value) in [("batch", self.batch), ("calibration.sequences", calibration.sequences)] {
             if value == 0 {
                 return Err(Error::Setting { setting, found: "0".into(), expected: "at least one sequence" });

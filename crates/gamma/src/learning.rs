@@ -70,7 +70,9 @@ impl Learning {
                 *count += f64::from(u8::from(same));
             }
         }
-        kept.iter_mut().for_each(|(_, count)| *count /= resamples as f64);
+        for (_, count) in &mut kept {
+            *count /= resamples as f64;
+        }
         Ok(Stability { resamples, kept })
     }
 }

@@ -17,7 +17,7 @@ use gamma_quant::CalibrationNeeds;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Applied, Error, Event, Learning, Plan, Progress, Quiet, Scores, Settings,
+    Applied, Error, Event, Learning, Plan, Pressure, Progress, Quiet, Scores, Settings,
     bank::{CandidateBank, Method},
     judge::{Jury, Protocol},
     network::BankedDecoder,
@@ -32,6 +32,21 @@ pub enum ScoreSource {
     Losses,
     /// The logits themselves, as in the paper: best near the budget they were learned at.
     Logits,
+}
+
+impl ScoreSource {
+    /// Logits are learned only under a price on bits.
+    pub(crate) fn check(self, settings: &Settings) -> Result<(), Error> {
+        let priced = matches!(settings.pressure, Pressure::AugmentedLagrangian { .. });
+        if self == Self::Logits && !(priced && settings.rounds > 0) {
+            return Err(Error::Setting {
+                setting: "scores",
+                found: "logits".into(),
+                expected: "logits need rounds at one budget: `Pressure::AugmentedLagrangian`",
+            });
+        }
+        Ok(())
+    }
 }
 
 /// A model, a quantizer and calibration data, ready to work. Made by
@@ -139,18 +154,33 @@ impl Run {
     /// # Errors
     /// As [`learn`](Self::learn).
     pub fn learn_detailed(&self, seed: u64, progress: &mut dyn Progress) -> Result<Learning, Error> {
+        self.learn_by(&Settings { seed, ..self.learning.clone() }, self.scores, progress)
+    }
+
+    /// [`learn_detailed`](Self::learn_detailed) by other settings than those of this run, on the same
+    /// candidates and calibration data: what a setting is worth.
+    ///
+    /// # Errors
+    /// As [`learn`](Self::learn); [`Error`] names a setting that is out of range or does not go with
+    /// the scores.
+    pub fn learn_by(
+        &self,
+        settings: &Settings,
+        source: ScoreSource,
+        progress: &mut dyn Progress,
+    ) -> Result<Learning, Error> {
+        source.check(settings)?;
         let bank = self.fill(progress)?;
         let sequences = self.sequences(progress)?;
         let mut network = BankedDecoder::new(&self.decoder, &bank, &self.formats);
         let mut report = |step: &gamma_preference::Step| progress.event(Event::Learning(*step));
-        let settings = Settings { seed, ..self.learning.clone() };
-        let learned = learn(&mut network, &self.batches(sequences), &settings, &mut report)?;
-        let (kind, table, contexts) = match self.scores {
+        let learned = learn(&mut network, &self.batches(sequences), settings, &mut report)?;
+        let (kind, table, contexts) = match source {
             ScoreSource::Losses => (ScoreKind::Loss, &learned.losses, learned.contexts.clone()),
             ScoreSource::Logits => (ScoreKind::Logits, &learned.logits, Vec::new()),
         };
         let remainder = Some(self.remainder(table)?);
-        let provenance = self.provenance(sequences, &learner(&settings));
+        let provenance = self.provenance(sequences, &learner(settings));
         let table = table.clone();
         let scores = Scores::new(ScoresFile { kind, provenance, remainder, table, contexts });
         Ok(Learning { scores, learned })
