@@ -28,6 +28,9 @@ pub struct AblateArgs {
     /// Every objective with every score and every kind of sample, instead of one change at a time
     #[arg(long)]
     full: bool,
+    /// Only the variants whose names contain this, such as `teacher` or `logits; soft`
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
     /// Budget, in code bits per weight, that logits are learned at
     #[arg(long, value_name = "BITS", default_value_t = 3.0)]
     logits_at: f64,
@@ -156,6 +159,10 @@ fn variants(args: &AblateArgs) -> anyhow::Result<Vec<Variant>> {
             own.only = Some(budget.text.clone());
             variants.push(own);
         }
+    }
+    if let Some(only) = &args.only {
+        variants.retain(|variant| variant.name.contains(only.as_str()));
+        anyhow::ensure!(!variants.is_empty(), "no variant's name contains `{only}`");
     }
     Ok(variants)
 }

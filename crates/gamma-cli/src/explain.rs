@@ -21,7 +21,8 @@ pub fn explain(args: &ExplainArgs) -> anyhow::Result<()> {
         }
     }
     let module = ModuleName::new(args.module.as_str());
-    let explanation = problem.explain(&plan, &module, &Limits::default())?;
+    let costs = scores.in_context(&problem, &Limits::default())?;
+    let explanation = problem.clone().scores(&costs).explain(&plan, &module, &Limits::default())?;
     say!("{}", report::explanation(&explanation, &plan).trim_end());
     Ok(())
 }

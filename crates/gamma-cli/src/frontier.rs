@@ -8,7 +8,8 @@ use gamma::{BitWidth, Budget, Frontier, Limits, Plan, Scores, core::Measure, rep
 use crate::{args::FrontierArgs, budget::BudgetArg, constraints};
 
 pub fn frontier(args: &FrontierArgs) -> anyhow::Result<()> {
-    let scores = Scores::load(&args.scores)?;
+    // One curve needs one table: costs over all budgets, not those in the context of each.
+    let scores = Scores::load(&args.scores)?.overall();
     let any = BudgetArg { text: "any".into(), budget: Budget::bytes(u64::MAX) };
     let problem = args.constraints.problem(&scores, &any)?;
     constraints::introduce(&problem);

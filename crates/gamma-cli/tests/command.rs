@@ -184,7 +184,7 @@ fn run_writes_scores_plans_checkpoints_table_and_picture() {
     arguments.extend(
         "--sequences 4 --length 64 --group-size 64 --rounds 0 --windows 8 --candidates 2,3,4".split(' '),
     );
-    arguments.extend("--budget 2.5 --budget 3 --out".split(' '));
+    arguments.extend("--budget 2.5 --budget 3 --refine-seconds 1 --bootstrap 3 --out".split(' '));
     arguments.push(&out);
     // A second run replaces the results of the first.
     for _ in 0..2 {
@@ -194,6 +194,7 @@ fn run_writes_scores_plans_checkpoints_table_and_picture() {
         for row in ["full precision", "uniform 2", "uniform 3", "gamma 2.5", "gamma 3"] {
             assert!(printed.contains(&format!("| {row} ")), "no row `{row}` in {printed}");
         }
+        assert!(printed.contains("of 3 resamples"), "{printed}");
     }
     let out = Path::new(&out);
     for file in
@@ -244,4 +245,38 @@ fn ctrl_c_leaves_nothing_half_written() {
     assert!(kill.success());
     assert_eq!(child.wait().expect("ends").code(), Some(130));
     assert_eq!(fs::read_dir(scratch.path()).expect("reads").count(), 0);
+}
+
+#[test]
+fn tables_of_methods_and_of_variants_go_on_where_they_were_stopped() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let text = fable().join("evaluation.txt").display().to_string();
+    let [model, calibration] = [fable(), fable().join("calibration.txt")].map(|p| p.display().to_string());
+    let call = |command: &str, more: &[&str], out: &Path| {
+        let out = out.display().to_string();
+        let mut args = vec![command, "--model", &model, "--calibration", &calibration, "--evaluation", &text];
+        args.extend(["--sequences", "2", "--length", "64", "--group-size", "64", "--quantizer", "rtn"]);
+        args.extend(["--windows", "2", "--candidates", "2,4", "--budget", "3", "--out", &out]);
+        args.extend(more);
+        let output = gamma(&args);
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (command, more) in
+        [("compare", ["--methods", "uniform,weights"]), ("ablate", ["--only", "per module"])]
+    {
+        let out = scratch.path().join(command);
+        let (done, text) = call(command, &more, &out);
+        assert!(done, "{text}");
+        let read = |extension: &str| fs::read_to_string(out.join(format!("{command}.{extension}")));
+        let (rows, page) = (read("csv").expect("rows"), read("md").expect("a page"));
+        assert!(page.contains("| method | 3 |") && page.contains("2 windows of 64 tokens"), "{page}");
+        assert!(read("svg").expect("a picture").contains("</svg>"));
+        let (done, text) = call(command, &more, &out);
+        assert!(done && text.contains("rows are known"), "{text}");
+        assert_eq!(read("csv").expect("rows"), rows, "nothing was measured again");
+        let (done, text) = call(command, &[more[0], more[1], "--seed", "1"], &out);
+        assert!(!done && text.contains("other settings") && text.contains("--fresh"), "{text}");
+    }
+    let (done, text) = call("ablate", &["--only", "nothing of the kind"], &scratch.path().join("none"));
+    assert!(!done && text.contains("nothing of the kind"), "{text}");
 }

@@ -215,8 +215,10 @@ mod tests {
         (found.iter().zip(truth).map(own).sum::<f64>() / truth.len() as f64).sqrt()
     }
 
-    /// Options of three kinds; the narrowest costs twice what its shape says.
-    fn case() -> (Vec<Vec<f64>>, Vec<Vec<f64>>, Vec<Vec<usize>>) {
+    type Rows<T> = Vec<Vec<T>>;
+
+    /// Shapes, costs and kinds of options of three kinds; the narrowest costs twice what its shape says.
+    fn case() -> (Rows<f64>, Rows<f64>, Rows<usize>) {
         let shape = |m: usize| [1.0, 0.25, 0.01].map(|s| s * (1.0 + m as f64 * 0.37 % 1.0)).to_vec();
         let shapes: Vec<Vec<f64>> = (0..20).map(shape).collect();
         let level = |m: usize| 0.1 * f64::exp((m * 7 % 20) as f64 / 5.0);

@@ -91,7 +91,10 @@ impl Run {
         settings: &Refinement,
         progress: &mut dyn Progress,
     ) -> Result<Refined, Error> {
-        let planned = scores.solve(problem, &Limits::default())?;
+        // The costs of this budget lead the search, as they led to the plan.
+        let costs = scores.in_context(problem, &Limits::default())?;
+        let problem = &problem.clone().scores(&costs);
+        let planned = scores.found(problem, problem.solve(&Limits::default())?);
         let mut plans = vec![("planned".to_owned(), planned.clone())];
         let (mut bench, split) = self.bench(settings.probe, progress)?;
 

@@ -109,6 +109,13 @@ impl Scores {
         self.0.contexts.sort_by_key(|context| context.stored_bits);
     }
 
+    /// The costs over all budgets alone, without what is known of single ones.
+    #[must_use]
+    pub fn overall(mut self) -> Self {
+        self.0.contexts.clear();
+        self
+    }
+
     /// The `count` cheapest plans that obey `problem`, cheapest first.
     ///
     /// # Errors
