@@ -7,12 +7,13 @@ use anyhow::{Result, bail};
 use crate::highs;
 use crate::workspace::{Workspace, run as run_command};
 
-const NAMES: &str = "`judge`, `project` and `quant`";
+const NAMES: &str = "`judge`, `learn`, `project` and `quant`";
 
 /// Runs the benchmark that `args` name first; the rest goes to it.
 pub fn run(workspace: &Workspace, args: &[String]) -> Result<()> {
     match args.split_first() {
         Some((name, rest)) if name == "judge" => judge(workspace, rest),
+        Some((name, rest)) if name == "learn" => learn(workspace, rest),
         Some((name, rest)) if name == "project" => project(workspace, rest),
         Some((name, rest)) if name == "quant" => quant(workspace, rest),
         Some((name, _)) => bail!("unknown benchmark `{name}`; there are {NAMES}"),
@@ -25,6 +26,17 @@ fn judge(workspace: &Workspace, args: &[String]) -> Result<()> {
     let highs = highs::provide(workspace)?;
     let mut run = workspace.cargo("run");
     run.args(["--release", "--workspace", "--example", "bench_judge", "--"]).args(args);
+    run_command(highs.apply(&mut run))
+}
+
+/// Times of a learning step, and of the same step in PyTorch if the interpreter has it.
+fn learn(workspace: &Workspace, args: &[String]) -> Result<()> {
+    let highs = highs::provide(workspace)?;
+    let python = env::var("GAMMA_PYTHON").unwrap_or_else(|_| "python3".into());
+    let threads = args.iter().position(|arg| arg == "--threads").and_then(|at| args.get(at + 1));
+    let mut run = workspace.cargo("run");
+    run.args(["--release", "--package", "gamma", "--example", "bench_learn", "--", "--python", &python]);
+    run.args(args).env("RAYON_NUM_THREADS", threads.map_or("1", String::as_str));
     run_command(highs.apply(&mut run))
 }
 

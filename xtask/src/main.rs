@@ -22,6 +22,9 @@ usage: cargo xtask COMMAND
   demo [ARGS]   build the command and run `gamma run`; ARGS replace the built-in ones
   bench judge [BLOCKS REPEATS]
                 time of measuring a move in each block, relative to a full evaluation, as Markdown
+  bench learn [--threads N] [--dim N --heads N --kv-heads N --ffn N --batch N --steps N]
+                time of a learning step, as Markdown; with torch in the interpreter GAMMA_PYTHON
+                (else python3), of the same step there as well
   bench project [--seconds N] [--large] [--states N]
                 time of plans, own solver and HiGHS (at most N seconds each), as Markdown
   bench quant [--threads N] [--repeats N]
