@@ -25,6 +25,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     watch::introduce(&run);
     // Whatever can be refused is refused before the long work, not after it.
     check_budgets(&run, args)?;
+    run.check_gate()?;
     watch::writable(Some(&args.out))?;
     let rivals = args.rivals.plans()?;
     let jury = args.judging.jury(&run, args.learning.length(), &mut watch)?;

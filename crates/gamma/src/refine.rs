@@ -154,6 +154,22 @@ impl Run {
         Ok(Refined { plan, name, candidates, predicted, recentred, polished, scores })
     }
 
+    /// Whether there is calibration text enough to refine plans, which [`refine`](Self::refine) finds out
+    /// only after all the learning.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if there are fewer than two sequences to decide on.
+    pub fn check_gate(&self) -> Result<(), Error> {
+        match self.gate_size() {
+            0 | 1 => Err(Error::Setting {
+                setting: "calibration.sequences",
+                found: "too few to decide on".into(),
+                expected: "two or more sequences that plans are accepted on: more text, or shorter sequences",
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// A bench for the calibration text, and which part of it leads and which decides.
     pub(crate) fn bench(
         &self,

@@ -332,6 +332,15 @@ impl Run {
         Ok(&self.parts(progress)?.gate)
     }
 
+    /// How many sequences decide, or will once they are sampled.
+    pub(crate) fn gate_size(&self) -> usize {
+        match &self.sequences {
+            Sequences::Text(parts) => parts.gate.len(),
+            &Sequences::Sampled { gate, .. } => gate,
+            Sequences::None => 0,
+        }
+    }
+
     fn parts(&self, progress: &mut dyn Progress) -> Result<&Parts, Error> {
         match &self.sequences {
             Sequences::Text(parts) => Ok(parts),

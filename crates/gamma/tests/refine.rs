@@ -218,3 +218,15 @@ fn resamples_tell_choices_that_the_data_support_from_coin_flips() {
         Err(Error::Missing { setting: "resamples", .. })
     ));
 }
+
+#[test]
+fn too_little_text_to_refine_is_found_out_before_learning() {
+    let text = Calibration::text_file(fable().join("calibration.txt"));
+    let run = |calibration: Calibration| {
+        Gamma::builder().model(fable()).calibration(calibration).build().expect("valid settings")
+    };
+    let error = run(text.clone().sequences(1).gate_sequences(0).length(64)).check_gate().unwrap_err();
+    assert!(error.to_string().contains("calibration.sequences"), "{error}");
+    assert!(run(text.sequences(2).length(64)).check_gate().is_ok());
+    assert!(run(Calibration::sampled()).check_gate().is_ok());
+}
