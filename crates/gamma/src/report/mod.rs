@@ -1,5 +1,6 @@
 //! Tables and a picture of what was decided and what it costs.
 
+mod axes;
 mod comparison;
 mod coverage;
 mod curve;
