@@ -121,12 +121,14 @@ fn perplexity_of_the_shipped_model_equals_the_reference() {
     let json = fs::read_to_string(tests_folder().join("golden/fable_perplexity.json")).expect("golden file");
     let expected: serde_json::Value = serde_json::from_str(&json).expect("json");
     let fable = tests_folder().join("fixtures/fable");
-    let (decoder, judge) = judge(fable.clone(), fable.join("evaluation.txt"), 256, usize::MAX);
-    let full = judge.full_precision();
+    let (_, whole) = judge(fable.clone(), fable.join("evaluation.txt"), 256, usize::MAX);
+    let full = whole.full_precision();
     assert_eq!(full.predicted as u64, expected["predicted"].as_u64().expect("a count"));
     let reference = expected["mean_loss"].as_f64().expect("a number");
     assert!((full.loss - reference).abs() < 1e-4, "{} instead of {reference}", full.loss);
     // The same model judged as if it were changed: no divergence.
+    let (decoder, judge) = judge(fable.clone(), fable.join("evaluation.txt"), 256, 16);
+    let full = judge.full_precision();
     let same = judge.evaluate(&decoder, &mut |b| decoder.block(b), &mut |_| ControlFlow::Continue(()));
     let same = same.expect("finite").expect("not stopped");
     assert!(same.kl.abs() < 1e-7 && (same.loss - full.loss).abs() < 1e-9, "{same:?}");
