@@ -2,7 +2,9 @@
 
     python make_logits.py            # everything
     python make_logits.py random     # only the random models
+    python make_logits.py judged     # only tokenizers and perplexities of random models
     python make_logits.py fable      # only the fable fixture
+    python make_logits.py real DIR   # only perplexities of the checkpoints in DIR/models
 
 Made with torch 2.13.0, transformers 5.23.0, tokenizers 0.23.3, safetensors 0.8.0, Python 3.11.
 Everything is computed in float32 from the weights as stored (float16 or bfloat16
@@ -12,12 +14,13 @@ widened), with eager attention, on one CPU thread.
 import json
 import math
 import sys
+from collections import Counter
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
@@ -205,6 +208,58 @@ def make_mixtral():
     save_logits(folder, 48, seed=12)
 
 
+def mean_loss(model, windows, batch=16):
+    """Mean negative log-likelihood, in nats, of all tokens but the first of each window."""
+    total = 0.0
+    for part in windows.split(batch):
+        log_p = model(part).logits[:, :-1].log_softmax(-1)
+        total -= log_p.gather(-1, part[:, 1:, None]).double().sum().item()
+    return total / (windows.shape[0] * (windows.shape[1] - 1))
+
+
+@torch.no_grad()
+def make_perplexity(name, window=64, count=32):
+    """A tokenizer that knows characters, and the perplexity of the first windows of a text."""
+    folder = HERE / name
+    text = (FABLE / "evaluation.txt").read_bytes().decode("utf-8")
+    common = [letter for letter, _ in Counter(sorted(text)).most_common(TINY["vocab_size"] - 1)]
+    vocabulary = {"<unk>": 0} | {letter: id for id, letter in enumerate(common, start=1)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+
+    ids = tokenizer.encode(text).ids
+    assert len(ids) == len(text)
+    loss = mean_loss(load(folder), torch.tensor(ids[: window * count]).view(count, window))
+    result = {
+        "text": "evaluation.txt",
+        "window": window,
+        "windows": count,
+        "predicted": count * (window - 1),
+        "mean_loss": loss,
+        "perplexity": math.exp(loss),
+    }
+    (folder / "perplexity.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(f"{name}:", result)
+
+
+REAL = ["stories260K", "stories3M-sharded", "qwen2-3M", "qwen3-3M"]
+
+
+@torch.no_grad()
+def make_real(data, length=30_000, window=256, count=24):
+    """The first windows of the beginning of a text, for checkpoints that are not in the repository."""
+    rows = []
+    for name in REAL:
+        folder = data / "models" / name
+        text = (data / "corpora" / "tinystories-eval.txt").read_bytes()[:length].decode("ascii")
+        ids = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text).ids
+        loss = mean_loss(load(folder), torch.tensor(ids[: window * count]).view(count, window))
+        rows.append({"model": name, "file": "tinystories-eval.txt", "bytes": length, "window": window})
+        rows[-1] |= {"windows": count, "predicted": count * (window - 1), "mean_loss": loss}
+        print(rows[-1])
+    (HERE / "real_perplexities.json").write_text(json.dumps(rows, indent=2) + "\n")
+
+
 @torch.no_grad()
 def make_fable(window=256):
     model = load(FABLE)
@@ -226,19 +281,15 @@ def make_fable(window=256):
     save_file(tensors, HERE / "fable_logits.safetensors")
 
     windows = torch.tensor(ids[: len(ids) // window * window]).view(-1, window)
-    total = 0.0
-    for batch in windows.split(16):
-        log_p = model(batch).logits[:, :-1].log_softmax(-1)
-        total -= log_p.gather(-1, batch[:, 1:, None]).double().sum().item()
-    predicted = windows.shape[0] * (window - 1)
+    loss = mean_loss(model, windows)
     result = {
         "text": "evaluation.txt",
         "protocol": f"window {window}",
         "ids": len(ids),
         "windows": windows.shape[0],
-        "predicted": predicted,
-        "mean_loss": total / predicted,
-        "perplexity": math.exp(total / predicted),
+        "predicted": windows.shape[0] * (window - 1),
+        "mean_loss": loss,
+        "perplexity": math.exp(loss),
     }
     (HERE / "fable_perplexity.json").write_text(json.dumps(result, indent=2) + "\n")
     print("fable:", result)
@@ -254,5 +305,10 @@ if __name__ == "__main__":
         make_mistral()
         make_qwen3_moe()
         make_mixtral()
+    if what in ("all", "random", "judged"):
+        for name in ("mistral-random", "qwen3-moe-random", "mixtral-random"):
+            make_perplexity(name)
     if what in ("all", "fable"):
         make_fable()
+    if what == "real":
+        make_real(Path(sys.argv[2]))

@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use gamma::{Limits, ModuleName, Plan, Rule, Scores, report};
 
-use crate::args::ExplainArgs;
+use crate::{args::ExplainArgs, watch};
 
 pub fn explain(args: &ExplainArgs) -> anyhow::Result<()> {
     let plan = Plan::load(&args.plan)?;
@@ -11,6 +11,7 @@ pub fn explain(args: &ExplainArgs) -> anyhow::Result<()> {
     if plan.provenance() != &scores.provenance {
         bail!("`{}` was not made from `{}`", args.plan.display(), args.scores.display());
     }
+    watch::warn_of_starved(&scores);
     let budget = plan.budget().context("the plan states no budget, so nothing was decided in it")?;
     let mut problem = scores.problem(budget);
     for constraint in plan.constraints() {

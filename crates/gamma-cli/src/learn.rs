@@ -12,6 +12,7 @@ pub fn learn(args: &LearnArgs) -> anyhow::Result<()> {
     watch::writable(args.out.parent())?;
     let scores = run.learn(&mut watch)?;
     watch.finish();
+    watch::warn_of_starved(&scores);
     scores.save(&args.out)?;
     note!("wrote {}", args.out.display());
     Ok(())

@@ -33,6 +33,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let learning = run.learn_detailed(args.learning.seed(), &mut watch)?;
     watch.finish();
     let mut scores = learning.scores.clone();
+    watch::warn_of_starved(&scores);
     scores.save(args.out.join("scores.json"))?;
 
     let mut plans = Vec::new();
@@ -80,7 +81,10 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
 
     let table = report::table(&outcomes);
     say!("{table}");
-    let mut page = table;
+    let mut page = format!("{table}\n{}\n", report::unplanned(run.planned_weights(), &run.unplanned()?));
+    if let Some(starved) = scores.routing.as_ref().and_then(report::starved) {
+        _ = writeln!(page, "\n{starved}");
+    }
     for (budget, plan, _) in &plans {
         _ = write!(page, "\n{budget}\n\n```text\n{}```\n", report::grid(plan));
     }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::Context;
-use gamma::{Event, Progress, Run};
+use gamma::{Event, Progress, Run, Scores, report};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Shows what happens on standard error; stops the run after Ctrl-C.
@@ -77,7 +77,7 @@ impl Watch {
     }
 }
 
-/// Says which model was opened.
+/// Says which model was opened, and which of its weights no plan changes.
 pub fn introduce(run: &Run) {
     let config = run.config();
     let blocks = config.blocks;
@@ -87,6 +87,17 @@ pub fn introduce(run: &Run) {
         config.architecture.name(),
         config.hidden_size
     );
+    match run.unplanned() {
+        Ok(found) => note!("{}", report::unplanned(run.planned_weights(), &found)),
+        Err(error) => note!("weights outside of plans cannot be counted: {error}"),
+    }
+}
+
+/// Names the experts that the calibration text of `scores` hardly reached.
+pub fn warn_of_starved(scores: &Scores) {
+    if let Some(text) = scores.routing.as_ref().and_then(report::starved) {
+        note!("{text}");
+    }
 }
 
 /// Whether results can be written to `folder` (which is made), tried before the work and not after.

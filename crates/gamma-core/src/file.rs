@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     Budget, Certificate, Choice, Context, Digest, Format, ModuleName, ModuleScores, Origin, Plan, PlanError,
-    Remainder, ScoreKind, ScoreTable, ScoreTableError,
+    Remainder, Routing, ScoreKind, ScoreTable, ScoreTableError,
 };
 
 /// Where a score table came from. Two tables with equal provenance are equal on one backend and
@@ -37,6 +37,8 @@ pub struct ScoresFile {
     pub provenance: Provenance,
     /// What the model holds besides the modules of the table, where that is known.
     pub remainder: Option<Remainder>,
+    /// How calibration text spread over experts, for a model that has some.
+    pub routing: Option<Routing>,
     /// The costs.
     pub table: ScoreTable,
     /// What was measured around single plans; see [`Context`].
@@ -120,6 +122,8 @@ struct ScoresJson {
     provenance: Provenance,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     remainder: Option<Remainder>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    routing: Option<Routing>,
     modules: Vec<ModuleScores>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     contexts: Vec<ContextJson>,
@@ -199,12 +203,12 @@ impl ScoresFile {
     /// # Errors
     /// [`FileError`] says what is wrong and where.
     pub fn from_json(json: &str) -> Result<Self, FileError> {
-        let ScoresJson { kind, provenance, remainder, modules, contexts, .. } = parse(json, SCORES)?;
+        let ScoresJson { kind, provenance, remainder, routing, modules, contexts, .. } = parse(json, SCORES)?;
         let context = |ContextJson { stored_bits, origin, modules }: ContextJson| {
             Ok::<_, FileError>(Context { stored_bits, origin, table: checked(modules)? })
         };
         let contexts = contexts.into_iter().map(context).collect::<Result<_, _>>()?;
-        Ok(Self { kind, provenance, remainder, table: checked(modules)?, contexts })
+        Ok(Self { kind, provenance, remainder, routing, table: checked(modules)?, contexts })
     }
 
     /// The file's text.
@@ -216,6 +220,7 @@ impl ScoresFile {
             kind: self.kind,
             provenance: self.provenance.clone(),
             remainder: self.remainder.clone(),
+            routing: self.routing.clone(),
             modules: self.table.modules().to_vec(),
             contexts: self
                 .contexts
@@ -272,7 +277,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{BitWidth, CacheShape, FixedRole, FixedTensor, GroupSize, Measure, ScoredOption};
+    use crate::{
+        BitWidth, CacheShape, FixedRole, FixedTensor, GroupSize, Measure, ScoredOption, SparseExpert,
+    };
 
     const SHAPE: [usize; 2] = [10, 10];
 
@@ -304,6 +311,12 @@ mod tests {
                 settings: digest,
             },
             remainder: Some(remainder()),
+            routing: Some(Routing {
+                experts: 4,
+                tokens: 100,
+                fewest: 32,
+                few: vec![SparseExpert { name: "model.layers.0.mlp.experts.3".into(), tokens: 0 }],
+            }),
             table: ScoreTable::new(vec![module.clone()]).unwrap(),
             contexts: vec![Context {
                 stored_bits: 300,
@@ -373,8 +386,9 @@ mod tests {
     #[test]
     fn files_without_the_newer_keys_are_read() {
         let mut scores = scores();
-        scores.remainder = None;
-        assert!(!scores.to_json().contains("remainder"));
+        (scores.remainder, scores.routing) = (None, None);
+        let json = scores.to_json();
+        assert!(!json.contains("remainder") && !json.contains("routing"), "{json}");
         assert_eq!(ScoresFile::from_json(&scores.to_json()).unwrap(), scores);
         let mut file = plan(scores, None);
         (file.constraints, file.excluded) = (Vec::new(), Vec::new());

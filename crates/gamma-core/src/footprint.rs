@@ -35,6 +35,7 @@ impl fmt::Display for Part {
             Self::Fixed(FixedRole::Head) => "output head",
             Self::Fixed(FixedRole::Norm) => "norms",
             Self::Fixed(FixedRole::Bias) => "biases",
+            Self::Fixed(FixedRole::Router) => "routers",
             Self::Fixed(FixedRole::Module) => "modules left as they are",
             Self::Fixed(FixedRole::Other) => "other tensors",
             Self::Container => "container",

@@ -35,6 +35,7 @@ mod isotonic;
 mod module;
 mod plan;
 mod remainder;
+mod routing;
 mod scores;
 
 pub use bits::{BitWidth, GroupSize, InvalidGroupSize};
@@ -47,4 +48,5 @@ pub use isotonic::non_increasing;
 pub use module::ModuleName;
 pub use plan::{Certificate, Choice, Plan, PlanError};
 pub use remainder::{CacheShape, FixedRole, FixedTensor, Remainder};
+pub use routing::{Routing, SparseExpert};
 pub use scores::{Context, ModuleScores, Origin, ScoreKind, ScoreTable, ScoreTableError, ScoredOption};

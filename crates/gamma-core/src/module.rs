@@ -41,6 +41,20 @@ impl ModuleName {
         self.0.rsplit('.').next().unwrap_or(&self.0)
     }
 
+    /// The number of the expert that the module belongs to: the path segment after `experts`.
+    ///
+    /// ```
+    /// use gamma_core::ModuleName;
+    /// let expert = |name: &str| ModuleName::new(name).expert();
+    /// assert_eq!(expert("model.layers.2.mlp.experts.7.up_proj"), Some(7));
+    /// assert_eq!(expert("model.layers.2.mlp.up_proj"), None);
+    /// ```
+    #[must_use]
+    pub fn expert(&self) -> Option<usize> {
+        let mut segments = self.0.split('.').skip_while(|segment| *segment != "experts");
+        segments.nth(1)?.parse().ok()
+    }
+
     /// The name of the module's weight tensor.
     #[must_use]
     pub fn weight(&self) -> String {

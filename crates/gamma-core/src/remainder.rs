@@ -15,6 +15,8 @@ pub enum FixedRole {
     Norm,
     /// Biases of linear modules.
     Bias,
+    /// What sends tokens to experts: rounding it would send them elsewhere.
+    Router,
     /// A linear module that was left as it is.
     Module,
     /// Anything else.

@@ -1,6 +1,9 @@
 //! What a packed file will hold besides the planned modules, before there is a plan.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use gamma_core::{FixedRole, FixedTensor, Format, ModuleName, Remainder, ScoreTable};
 use safetensors::Dtype;
@@ -68,6 +71,38 @@ pub fn remainder(folder: &Path, table: &ScoreTable) -> Result<Remainder, ExportE
     Ok(Remainder { tensors, cache: None, weight_bits, container: header.most(&metadata) })
 }
 
+/// Weights that no plan changes, in tensors of one role.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unplanned {
+    /// How many tensors.
+    pub tensors: u64,
+    /// The numbers in them.
+    pub weights: u64,
+    /// Their size in the checkpoint.
+    pub bytes: u64,
+}
+
+/// What the checkpoint in `folder` holds besides the weights of `modules`, by role.
+///
+/// # Errors
+/// [`ExportError`] if the checkpoint cannot be read.
+pub fn unplanned<'a>(
+    folder: &Path,
+    modules: impl IntoIterator<Item = &'a ModuleName>,
+) -> Result<BTreeMap<FixedRole, Unplanned>, ExportError> {
+    let planned: BTreeSet<String> = modules.into_iter().map(ModuleName::weight).collect();
+    let mut found: BTreeMap<FixedRole, Unplanned> = BTreeMap::new();
+    for shard in &Source::open(folder)?.shards {
+        for (name, info) in shard.tensors().into_iter().filter(|(name, _)| !planned.contains(name)) {
+            let own = found.entry(role(&name)).or_default();
+            own.tensors += 1;
+            own.weights += info.shape.iter().map(|&side| side as u64).product::<u64>();
+            own.bytes += shard.bytes(info).len() as u64;
+        }
+    }
+    Ok(found)
+}
+
 /// The header of a safetensors file whose tensors are known by their largest sizes.
 #[derive(Default)]
 struct Header {
@@ -104,6 +139,9 @@ fn role(name: &str) -> FixedRole {
         "embed_tokens" | "wte" | "tok_embeddings" => FixedRole::Embedding,
         "lm_head" | "output" => FixedRole::Head,
         "bias" => FixedRole::Bias,
+        // Whatever an architecture calls an expert's matrices, such as Mixtral's `w1`.
+        _ if ModuleName::new(name).expert().is_some() => FixedRole::Module,
+        "gate" | "router" => FixedRole::Router,
         last if last.contains("norm") => FixedRole::Norm,
         last if last.ends_with("_proj") => FixedRole::Module,
         _ => FixedRole::Other,

@@ -113,6 +113,17 @@ pub enum ExportError {
         /// Its `model_type`.
         found: String,
     },
+    /// Experts for a target that holds those of a block stacked in one tensor.
+    #[error(
+        "{target}: engines read the experts of a block stacked in one tensor, which is not implemented, and \
+         `{module}` is one expert's; dequantized checkpoints and packed files hold experts one by one"
+    )]
+    Experts {
+        /// What was to be written.
+        target: &'static str,
+        /// The first module of an expert.
+        module: ModuleName,
+    },
     /// A setting that is missing, or has no meaning for the target.
     #[error("`{}`: `{key}` is missing or cannot be used", path.display())]
     ConfigKey {

@@ -55,6 +55,7 @@ mod account;
 mod config;
 mod dequantized;
 mod error;
+mod experts;
 mod export;
 mod float;
 mod gguf;
@@ -65,7 +66,7 @@ mod stage;
 mod topology;
 mod unserved;
 
-pub use account::remainder;
+pub use account::{Unplanned, remainder, unplanned};
 pub use dequantized::Precision;
 pub use error::ExportError;
 pub use export::{Export, WrittenFile};

@@ -7,6 +7,7 @@ use gamma_ggml::GgmlType;
 
 use crate::{
     ExportError,
+    experts::check_dense,
     unserved::{Unserved, check_served},
 };
 
@@ -14,8 +15,10 @@ use crate::{
 /// own in the types that the plan chose.
 ///
 /// # Errors
-/// [`ExportError::Unserved`] names all modules whose format is no block format of ggml.
+/// [`ExportError::Unserved`] names all modules whose format is no block format of ggml;
+/// [`ExportError::Experts`] a module of an expert, which mistral.rs stacks.
 pub fn mistralrs_topology(plan: &Plan) -> Result<String, ExportError> {
+    check_dense("a mistral.rs topology", plan)?;
     let kind = |choice: &gamma_core::Choice| {
         let kind = GgmlType::from_format(&choice.format)?;
         kind.bytes(choice.shape).map(|_| kind)

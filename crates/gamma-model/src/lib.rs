@@ -49,3 +49,8 @@ pub use fold::{Input, Producer};
 pub use judge::{Evaluation, Judge, Load, PREDICTIONS, Prefix, Tick, Windows};
 pub use sample::sample;
 pub use text::{TextEncoder, Tokens};
+
+/// The code of the page on adding a family is compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/adding-a-model.md")]
+struct AddingAModel;

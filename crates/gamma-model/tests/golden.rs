@@ -103,11 +103,12 @@ fn llama3_rope_scaling_with_an_odd_head_size_and_shards_equals_the_reference() {
     check_logits("golden/llama3-random", "llama3-random/logits.safetensors");
 }
 
-/// A judge of all windows of `text`, which holds the full-precision model's evaluation.
-fn judge(folder: PathBuf, text: PathBuf, window: usize) -> (Decoder, Judge) {
+/// A judge of the first `most` windows of `text`, which holds the full-precision model's evaluation.
+fn judge(folder: PathBuf, text: PathBuf, window: usize, most: usize) -> (Decoder, Judge) {
     let checkpoint = Arc::new(Checkpoint::open(folder).expect("checkpoint"));
     let encoder = TextEncoder::open(checkpoint.folder(), checkpoint.config()).expect("tokenizer");
-    let windows = encoder.encode_files(&[text]).expect("text").all(window).expect("windows");
+    let mut windows = encoder.encode_files(&[text]).expect("text").all(window).expect("windows");
+    windows.truncate(most);
     let decoder = Decoder::load(checkpoint, window, &Device::flex()).expect("decoder");
     let judge = Judge::new(&decoder, windows, &mut |_| ControlFlow::Continue(()))
         .expect("finite")
@@ -120,15 +121,34 @@ fn perplexity_of_the_shipped_model_equals_the_reference() {
     let json = fs::read_to_string(tests_folder().join("golden/fable_perplexity.json")).expect("golden file");
     let expected: serde_json::Value = serde_json::from_str(&json).expect("json");
     let fable = tests_folder().join("fixtures/fable");
-    let (decoder, judge) = judge(fable.clone(), fable.join("evaluation.txt"), 256);
-    let full = judge.full_precision();
+    let (_, whole) = judge(fable.clone(), fable.join("evaluation.txt"), 256, usize::MAX);
+    let full = whole.full_precision();
     assert_eq!(full.predicted as u64, expected["predicted"].as_u64().expect("a count"));
     let reference = expected["mean_loss"].as_f64().expect("a number");
     assert!((full.loss - reference).abs() < 1e-4, "{} instead of {reference}", full.loss);
     // The same model judged as if it were changed: no divergence.
+    let (decoder, judge) = judge(fable.clone(), fable.join("evaluation.txt"), 256, 16);
+    let full = judge.full_precision();
     let same = judge.evaluate(&decoder, &mut |b| decoder.block(b), &mut |_| ControlFlow::Continue(()));
     let same = same.expect("finite").expect("not stopped");
     assert!(same.kl.abs() < 1e-7 && (same.loss - full.loss).abs() < 1e-9, "{same:?}");
+}
+
+#[test]
+fn perplexities_with_a_window_and_with_experts_equal_the_reference() {
+    for model in ["mistral-random", "qwen3-moe-random", "mixtral-random"] {
+        let folder = tests_folder().join("golden").join(model);
+        let json = fs::read_to_string(folder.join("perplexity.json")).expect("golden file");
+        let expected: serde_json::Value = serde_json::from_str(&json).expect("json");
+        let count = |key: &str| expected[key].as_u64().expect("a count") as usize;
+        let text = tests_folder().join("fixtures/fable/evaluation.txt");
+        let (_, judge) = judge(folder, text, count("window"), count("windows"));
+        let full = judge.full_precision();
+        assert_eq!(full.predicted, count("predicted"), "{model}");
+        let reference = expected["perplexity"].as_f64().expect("a number");
+        let error = full.perplexity() / reference - 1.0;
+        assert!(error.abs() < 1e-4, "{model}: {} instead of {reference}", full.perplexity());
+    }
 }
 
 /// Where the large test data lie; `None` where they may be missing and are.
@@ -143,8 +163,32 @@ fn shared() -> Option<PathBuf> {
     None
 }
 
-/// Checks the rows of the table in `expected.json` that `wanted` (model, window) picks.
-fn check_perplexities(wanted: impl Fn(&str, &str) -> bool, expected: usize) {
+#[test]
+fn perplexities_of_real_checkpoints_equal_the_reference() {
+    let Some(shared) = shared() else { return };
+    let json = fs::read_to_string(tests_folder().join("golden/real_perplexities.json")).expect("golden file");
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&json).expect("json");
+    assert_eq!(rows.len(), 4);
+    for row in rows {
+        let word = |key: &str| row[key].as_str().expect("a name");
+        let count = |key: &str| row[key].as_u64().expect("a count") as usize;
+        let text = fs::read_to_string(shared.join("corpora").join(word("file"))).expect("a text");
+        let scratch = tempfile::tempdir().expect("a folder");
+        let beginning = scratch.path().join("beginning.txt");
+        fs::write(&beginning, &text[..count("bytes")]).expect("writes");
+        let model = shared.join("models").join(word("model"));
+        let (_, judge) = judge(model, beginning, count("window"), count("windows"));
+        let Evaluation { loss, predicted, .. } = judge.full_precision();
+        assert_eq!(predicted, count("predicted"), "{row}");
+        let reference = row["mean_loss"].as_f64().expect("a number");
+        assert!((loss - reference).abs() < 1e-4, "{row}: {loss}");
+    }
+}
+
+/// Checks every row of the table in `expected.json` with windows of some length.
+#[test]
+#[ignore = "takes minutes: every window of every checkpoint"]
+fn all_perplexities_equal_the_reference() {
     let Some(shared) = shared() else { return };
     let json = fs::read_to_string(shared.join("models/expected.json")).expect("expected.json");
     let table: Vec<serde_json::Value> = serde_json::from_str(&json).expect("json");
@@ -152,30 +196,17 @@ fn check_perplexities(wanted: impl Fn(&str, &str) -> bool, expected: usize) {
     for row in table {
         let protocol = row["protocol"].as_str().expect("a protocol");
         let model = row["model"].as_str().expect("a name");
-        let Some(window) = protocol.strip_prefix("window ").filter(|window| wanted(model, window)) else {
-            continue;
-        };
+        let Some(window) = protocol.strip_prefix("window ") else { continue };
         let text = shared.join("corpora").join(row["file"].as_str().expect("a file"));
-        let (_, judge) = judge(shared.join("models").join(model), text, window.parse().expect("a length"));
+        let (_, judge) =
+            judge(shared.join("models").join(model), text, window.parse().expect("a length"), usize::MAX);
         let Evaluation { loss, predicted, .. } = judge.full_precision();
         assert_eq!(predicted as u64, row["scored"].as_u64().expect("a count"), "{model}");
         let reference = row["loss"].as_f64().expect("a number");
         assert!((loss - reference).abs() < 1e-4, "{model}, {protocol}: {loss} instead of {reference}");
         checked += 1;
     }
-    assert!(checked >= expected, "only {checked} perplexities were checked");
-}
-
-#[test]
-fn perplexities_of_real_checkpoints_equal_the_reference() {
-    let models = ["stories260K", "stories3M-sharded", "qwen2-3M", "qwen3-3M"];
-    check_perplexities(|model, window| models.contains(&model) && window == "256", models.len());
-}
-
-#[test]
-#[ignore = "takes minutes: every window of every checkpoint"]
-fn all_perplexities_equal_the_reference() {
-    check_perplexities(|_, _| true, 8);
+    assert!(checked >= 8, "only {checked} perplexities were checked");
 }
 
 /// Logits of one sequence, `[tokens, vocab_size]`.

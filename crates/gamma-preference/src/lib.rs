@@ -13,15 +13,15 @@
 //! use std::ops::ControlFlow;
 //! use burn::tensor::{Device, Distribution, Tensor};
 //! use gamma_core::{BitWidth, Format, GroupSize, ModuleName};
-//! use gamma_preference::{Bank, Block, Candidate, Competitor, Head, Network, Objective, Reading, Settings, learn};
+//! use gamma_preference::{Bank, Block, Candidate, Competitor, Head, Network, Objective, Reading, Settings, Tap, learn};
 //!
 //! /// One linear layer, `x Wᵀ`, is the whole network.
 //! struct Layer;
 //! impl Block for Layer {
-//!     fn forward(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Tensor<3> {
-//!         hidden.matmul(weights[0].clone().transpose().unsqueeze())
+//!     fn forward_tapped(&self, weights: &[Tensor<2>], hidden: Tensor<3>, tap: Tap<'_>) -> Tensor<3> {
+//!         let output = hidden.clone().matmul(weights[0].clone().transpose().unsqueeze());
+//!         tap(0, &hidden, output)
 //!     }
-//!     fn inputs(&self, _: &[Tensor<2>], hidden: Tensor<3>) -> Vec<Tensor<3>> { vec![hidden] }
 //! }
 //!
 //! /// Its output is all there is to predict from.
@@ -88,7 +88,7 @@ mod through;
 
 pub use error::LearnError;
 pub use learn::{Learned, learn};
-pub use network::{Bank, Block, Candidate, Competitor, Head, Network};
+pub use network::{Bank, Block, Candidate, Competitor, Head, Network, Tap};
 pub use objective::{Normaliser, Objective, Reading};
 pub use observe::{Context, Observation, Observations};
 pub use progress::{Progress, Step};

@@ -3,15 +3,25 @@
 use burn::tensor::Tensor;
 use gamma_core::{Format, ModuleName};
 
+/// What a tap is given: the position of a weight, what it is multiplied with, shape
+/// `[batch, tokens, in_features]`, and the product with all that the module adds to it, shape
+/// `[batch, tokens, out_features]`. It answers with the output to go on with, of the same shape.
+pub type Tap<'a> = &'a mut dyn FnMut(usize, &Tensor<3>, Tensor<3>) -> Tensor<3>;
+
 /// A piece of a network whose linear weights can be replaced call by call.
 pub trait Block {
     /// The output for `hidden`, shape `[batch, tokens, width]`, with `weights` in place of the
-    /// linear weights, each `[out_features, in_features]`. Must be differentiable in `weights`.
-    fn forward(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Tensor<3>;
+    /// linear weights, each `[out_features, in_features]`, and with every module's output as `tap`
+    /// returns it. Must be differentiable in `weights` and in what `tap` returns.
+    ///
+    /// The tap is called at most once for each weight. A module that only some tokens go to, such as
+    /// an expert, shows these alone, in whatever batches; one that none goes to is not shown at all.
+    fn forward_tapped(&self, weights: &[Tensor<2>], hidden: Tensor<3>, tap: Tap<'_>) -> Tensor<3>;
 
-    /// What each linear weight is multiplied with on the way, `[batch, tokens, in_features]`, in the
-    /// order of the weights.
-    fn inputs(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Vec<Tensor<3>>;
+    /// [`forward_tapped`](Self::forward_tapped) with nobody at the tap.
+    fn forward(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Tensor<3> {
+        self.forward_tapped(weights, hidden, &mut |_, _, y| y)
+    }
 }
 
 /// What follows the last block of a network.

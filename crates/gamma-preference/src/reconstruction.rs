@@ -175,19 +175,17 @@ mod tests {
     use burn::tensor::{Device, activation::silu};
 
     use super::*;
+    use crate::Tap;
 
     /// `x + silu(x W₁ᵀ) W₂ᵀ`.
     struct Mlp;
 
     impl Block for Mlp {
-        fn forward(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Tensor<3> {
-            let inner = silu(hidden.clone().matmul(weights[0].clone().transpose().unsqueeze()));
-            hidden + inner.matmul(weights[1].clone().transpose().unsqueeze())
-        }
-
-        fn inputs(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Vec<Tensor<3>> {
-            let inner = silu(hidden.clone().matmul(weights[0].clone().transpose().unsqueeze()));
-            vec![hidden, inner]
+        fn forward_tapped(&self, weights: &[Tensor<2>], hidden: Tensor<3>, tap: Tap<'_>) -> Tensor<3> {
+            let linear = |x: &Tensor<3>, w: &Tensor<2>| x.clone().matmul(w.clone().transpose().unsqueeze());
+            let inner = silu(tap(0, &hidden, linear(&hidden, &weights[0])));
+            let output = tap(1, &inner, linear(&inner, &weights[1]));
+            hidden + output
         }
     }
 
@@ -195,12 +193,9 @@ mod tests {
     struct Linear;
 
     impl Block for Linear {
-        fn forward(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Tensor<3> {
-            hidden.matmul(weights[0].clone().transpose().unsqueeze())
-        }
-
-        fn inputs(&self, _: &[Tensor<2>], hidden: Tensor<3>) -> Vec<Tensor<3>> {
-            vec![hidden]
+        fn forward_tapped(&self, weights: &[Tensor<2>], hidden: Tensor<3>, tap: Tap<'_>) -> Tensor<3> {
+            let output = hidden.clone().matmul(weights[0].clone().transpose().unsqueeze());
+            tap(0, &hidden, output)
         }
     }
 

@@ -42,9 +42,23 @@ pub(crate) fn loss_tables(
         return Ok((mean_table(competitors, seen, counts)?, Vec::new()));
     }
     let kinds = kinds(competitors);
+    // Of a module that no token went to, such as an expert, nothing was measured: its zeros say nothing
+    // about what modules have in common.
+    let reached = |&module: &usize| seen.modules[module].iter().any(|one| one.value.abs() > 0.0);
+    let reached: Vec<usize> = (0..competitors.len()).filter(reached).collect();
     let fitted = |shapes: &[Vec<f64>], weights: Option<&[f64]>, shared: bool| {
         let estimates = estimates(competitors, seen, weights);
-        let costs = fit(&Evidence { shapes, kinds: &kinds, seen: &estimates }, shared);
+        let found = fit(
+            &Evidence {
+                shapes: &picked(shapes, &reached),
+                kinds: &picked(&kinds, &reached),
+                seen: &picked(&estimates, &reached),
+            },
+            shared,
+        );
+        let nothing = Measured { value: 0.0, variance: f64::NAN };
+        let mut costs: Vec<Vec<Measured>> = kinds.iter().map(|own| vec![nothing; own.len()]).collect();
+        reached.iter().zip(found).for_each(|(&module, found)| costs[module] = found);
         let modules = competitors.iter().zip(&estimates).zip(costs);
         let rows = modules.map(|((module, estimates), costs)| {
             let weight = |estimate: &Option<Estimate>| estimate.map_or(0.0, |e| e.weight) + 1.0;
@@ -66,6 +80,10 @@ pub(crate) fn loss_tables(
         contexts.extend(found.filter(grows));
     }
     Ok((table(competitors, overall)?, contexts))
+}
+
+fn picked<T: Clone>(rows: &[T], numbers: &[usize]) -> Vec<T> {
+    numbers.iter().map(|&number| rows[number].clone()).collect()
 }
 
 /// Positive numbers, in proportion to which costs can be.
@@ -221,5 +239,24 @@ mod tests {
         let ((raw, raw_error), (fitted, fitted_error)) = (wide(0.2, &[]), wide(0.2, &shapes));
         assert!((raw - 0.2).abs() < 1e-9 && (fitted - 0.1).abs() < 5e-3, "{raw} became {fitted}");
         assert!(fitted_error < 0.2 * raw_error, "{fitted_error} of {raw_error}");
+    }
+
+    #[test]
+    fn a_module_that_no_token_went_to_changes_nothing_about_the_others() {
+        let (mut competitors, mut shapes, mut seen) = (competitors(), shapes(), seen(0.1));
+        let costs = |competitors: &[Competitor], seen: &Observations, shapes: &[Vec<f64>]| {
+            let competitors: Vec<&Competitor> = competitors.iter().collect();
+            loss_tables(&competitors, seen, shapes, None).expect("a table").0
+        };
+        let without = costs(&competitors, &seen, &shapes);
+        competitors.push(Competitor { name: ModuleName::new("expert"), ..competitors[0].clone() });
+        shapes.push(vec![1.0, 1.0]); // what errors of nothing become
+        seen.modules.push(Vec::new());
+        for context in 0..8 {
+            seen.add(8, context, &Shares::Pure(context % 2), &[0.0, 0.0]);
+        }
+        let with = costs(&competitors, &seen, &shapes);
+        assert_eq!(with.modules()[..8], without.modules()[..]);
+        assert!(with.modules()[8].options.iter().all(|option| option.cost.abs() < 1e-300));
     }
 }

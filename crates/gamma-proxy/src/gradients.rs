@@ -5,14 +5,14 @@ use gamma_core::ScoreTable;
 use gamma_preference::{Bank, Block, Network};
 
 use crate::{
-    Ending, Labels, Proxy, ProxyError, Tapped, Tick,
+    Ending, Labels, Proxy, ProxyError, Tick,
     backward::pull_back,
     local::{flat, number_of, numbers, some},
     table::{Costs, load, step, table, zeros},
 };
 
 /// Gradients of the full-precision model: [`Proxy::Trace`] and [`Proxy::Fisher`].
-pub(crate) fn at_full_precision<N: Network<Block: Tapped>>(
+pub(crate) fn at_full_precision<N: Network>(
     network: &mut N,
     inputs: &[Tensor<3>],
     ending: &dyn Ending,
@@ -81,7 +81,7 @@ fn add_trace<B: Block>(
 }
 
 /// Adds `Σ (∂L/∂y)² ((Q - W) x)²`.
-fn add_fisher<B: Tapped>(
+fn add_fisher<B: Block>(
     bank: &Bank<B>,
     hidden: &Tensor<3>,
     upstream: &Tensor<3>,

@@ -17,15 +17,14 @@ pub(crate) fn random<N: Network>(network: &N, seed: u64) -> Result<ScoreTable, P
 }
 
 /// The first and the last eighth of the blocks count double, and so do value and down projections
-/// everywhere.
+/// everywhere; Mixtral calls the latter `w2`.
 pub(crate) fn depth<N: Network>(network: &N) -> Result<ScoreTable, ProxyError<N::Error>> {
     let blocks = network.competitors().len();
     let edge = blocks.div_ceil(8);
     by_sensitivity(network, &mut |block, module| {
         let at_an_end = block < edge || block + edge >= blocks;
-        let role = module.name.as_str().rsplit('.').next().unwrap_or_default();
         let doubled = |yes: bool| if yes { 2.0 } else { 1.0 };
-        doubled(at_an_end) * doubled(matches!(role, "v_proj" | "down_proj"))
+        doubled(at_an_end) * doubled(matches!(module.name.role(), "v_proj" | "down_proj" | "w2"))
     })
 }
 

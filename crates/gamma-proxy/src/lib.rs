@@ -18,7 +18,7 @@
 //! | [`Divergence`](Proxy::Divergence) | divergence with one module quantized | a half model per candidate and module |
 //!
 //! A model is seen through the traits of `gamma-preference` and, for what goes beyond,
-//! [`Tapped`], [`Ending`] and [`Trial`].
+//! [`Ending`] and [`Trial`].
 
 mod backward;
 mod error;
@@ -30,7 +30,7 @@ mod trials;
 
 use burn::tensor::Tensor;
 use gamma_core::ScoreTable;
-use gamma_preference::{Block, Network};
+use gamma_preference::Network;
 
 pub use error::ProxyError;
 
@@ -104,18 +104,6 @@ impl Proxy {
     }
 }
 
-/// A block that shows what goes into its modules, and lets what comes out be changed.
-pub trait Tapped: Block {
-    /// [`forward`](Block::forward), but the output of each module goes through `tap`, with its position
-    /// and its input before it: `[batch, tokens, in_features]` and `[batch, tokens, out_features]`.
-    fn forward_tapped(
-        &self,
-        weights: &[Tensor<2>],
-        hidden: Tensor<3>,
-        tap: &mut dyn FnMut(usize, &Tensor<3>, Tensor<3>) -> Tensor<3>,
-    ) -> Tensor<3>;
-}
-
 /// Which tokens a gradient of the loss is taken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Labels {
@@ -154,12 +142,15 @@ pub type Tick<'a> = &'a mut dyn FnMut(usize, usize) -> std::ops::ControlFlow<()>
 /// Scores from names, weights and what the full-precision model feeds each module or block. `inputs`
 /// is the residual stream before the first block, in batches `[batch, tokens, width]`.
 ///
+/// Means are over all tokens. A token that does not go to a module, because it goes to other experts,
+/// finds no error there.
+///
 /// # Errors
 /// [`ProxyError`] names the block or module at fault.
 ///
 /// # Panics
 /// If `proxy` needs [`by_gradients`] or [`by_trials`].
-pub fn locally<N: Network<Block: Tapped>>(
+pub fn locally<N: Network>(
     proxy: Proxy,
     network: &mut N,
     inputs: &[Tensor<3>],
@@ -183,7 +174,7 @@ pub fn locally<N: Network<Block: Tapped>>(
 /// # Panics
 /// If `proxy` is none of [`Trace`](Proxy::Trace), [`Fisher`](Proxy::Fisher),
 /// [`FirstOrder`](Proxy::FirstOrder).
-pub fn by_gradients<N: Network<Block: Tapped>>(
+pub fn by_gradients<N: Network>(
     proxy: Proxy,
     network: &mut N,
     inputs: &[Tensor<3>],

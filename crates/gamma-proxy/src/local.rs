@@ -5,7 +5,7 @@ use gamma_core::ScoreTable;
 use gamma_preference::{Block, Network};
 
 use crate::{
-    Proxy, ProxyError, Tapped, Tick,
+    Proxy, ProxyError, Tick,
     table::{Costs, load, step, table, zeros},
 };
 
@@ -24,8 +24,9 @@ pub(crate) fn weights<N: Network>(
     table(&blocks, costs)
 }
 
-/// `Σ_ij E[x_j²] (Q - W)_ij²`, or with the whole matrix `H = E[x xᵀ]`, `tr((Q - W) H (Q - W)ᵀ)`.
-pub(crate) fn outputs<N: Network<Block: Tapped>>(
+/// `Σ_ij E[x_j²] (Q - W)_ij²`, or with the whole matrix `H = E[x xᵀ]`, `tr((Q - W) H (Q - W)ᵀ)`. Means
+/// are over all tokens; those that do not go to a module, because it is another expert, count as zero.
+pub(crate) fn outputs<N: Network>(
     network: &mut N,
     inputs: &[Tensor<3>],
     proxy: Proxy,
@@ -37,11 +38,12 @@ pub(crate) fn outputs<N: Network<Block: Tapped>>(
     for (number, modules) in blocks.iter().enumerate() {
         let bank = load(network, number)?;
         let mut sums: Vec<Option<Tensor<2>>> = vec![None; modules.len()];
-        let mut tokens: Vec<usize> = vec![0; modules.len()];
+        let mut tokens = 0;
         for states in &mut hidden {
+            let [batch, length, _] = states.dims();
+            tokens += batch * length;
             *states = bank.block.forward_tapped(&bank.originals, states.clone(), &mut |slot, x, y| {
                 let x = flat(x);
-                tokens[slot] += x.dims()[0];
                 let sum = match proxy {
                     Proxy::Moments => x.square().sum_dim(0), // [1, in_features]
                     _ => x.clone().transpose().matmul(x),    // [in_features, in_features]
@@ -56,7 +58,7 @@ pub(crate) fn outputs<N: Network<Block: Tapped>>(
         let mut of_block = zeros(modules);
         for (slot, module) in modules.iter().enumerate() {
             let Some(sum) = sums[slot].take() else { continue };
-            let moments = sum / tokens[slot].max(1) as f64;
+            let moments = sum / f64::max(tokens as f64, 1.0);
             for (k, cost) in of_block[slot].iter_mut().enumerate() {
                 let d = bank.differences[slot].clone().narrow(0, k, 1).reshape(module.shape);
                 let weighted = match proxy {

@@ -136,7 +136,8 @@ impl CandidateBank {
         let mut hidden = if needs == CalibrationNeeds::Nothing { Vec::new() } else { sequences() };
         for number in 0..blocks {
             let mut block = decoder.block(number)?;
-            let mut stats = observe(&block, &mut hidden, needs);
+            let seen = observe(&block, &mut hidden, needs);
+            let mut stats: Vec<CalibrationStats> = seen.into_iter().map(|seen| seen.stats).collect();
             let scales = method.prepare(&mut block, &mut stats)?;
             self.scales.insert(number, Arc::new(scales));
             for (input, stats) in block.inputs().into_iter().zip(&stats) {

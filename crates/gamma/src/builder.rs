@@ -151,14 +151,6 @@ impl Builder {
         })?;
         let checkpoint = Arc::new(Checkpoint::open(model)?);
         let config = checkpoint.config();
-        // Each expert sees tokens of its own: statistics over all tokens would be wrong for every one.
-        if let Some(experts) = &config.experts {
-            return Err(Error::Setting {
-                setting: "model",
-                found: format!("a model with {} experts in a block", experts.count),
-                expected: "experts can be run, but not be allocated bits yet: a model without them",
-            });
-        }
         let length = calibration.length.unwrap_or(config.max_positions.min(2048));
         let decoder = Arc::new(Decoder::load(Arc::clone(&checkpoint), length, &device)?);
         let text = TextEncoder::open(checkpoint.folder(), config)?;

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use gamma_core::{Digest, FileError, Format, ModuleName, PlanError};
+use gamma_core::{Digest, FileError, Format, ModuleName, PlanError, ScoreTableError};
 use gamma_export::ExportError;
 use gamma_ilp::ProjectError;
 use gamma_model::ModelError;
@@ -62,6 +62,9 @@ pub enum Error {
     /// There is no plan.
     #[error(transparent)]
     Project(#[from] ProjectError),
+    /// Costs are no score table.
+    #[error(transparent)]
+    Table(#[from] ScoreTableError),
     /// A plan does not fit its score table.
     #[error(transparent)]
     Plan(#[from] PlanError),

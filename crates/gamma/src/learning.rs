@@ -4,7 +4,7 @@ use gamma_core::{ModuleName, ScoresFile};
 use gamma_ilp::{Limits, Problem};
 use gamma_preference::Learned;
 
-use crate::{Error, Plan, Scores};
+use crate::{Error, Plan, Scores, experts::as_floored};
 
 /// Scores, and all that was seen while they were learned. Made by
 /// [`Run::learn_detailed`](crate::Run::learn_detailed).
@@ -63,7 +63,8 @@ impl Learning {
             plan.choices().iter().map(|choice| (choice.name.clone(), 0.0)).collect();
         for seed in 0..resamples as u64 {
             let (table, contexts) = self.learned.resample(seed);
-            let scores = Scores::new(ScoresFile { table, contexts, ..(*self.scores).clone() });
+            let drawn = ScoresFile { table, contexts, ..(*self.scores).clone() };
+            let scores = Scores::new(as_floored(drawn, &self.scores)?);
             let other = scores.solve(&problem.clone().scores(&scores.table), &Limits::default())?;
             for ((_, count), choice) in kept.iter_mut().zip(plan.choices()) {
                 let same = other.choice(&choice.name).is_some_and(|own| own.format == choice.format);

@@ -70,6 +70,7 @@ mod ending;
 mod engines;
 mod error;
 mod examine;
+mod experts;
 mod judge;
 mod latency;
 mod learning;
@@ -91,6 +92,7 @@ pub use error::Error;
 pub use judge::{Jury, Protocol};
 pub use latency::LatencyTable;
 pub use learning::{Learning, Stability};
+pub use observe::FEWEST_TOKENS;
 pub use progress::{Event, Progress, Quiet};
 pub use refine::{Refined, Refinement};
 pub use run::{Run, ScoreSource};
@@ -99,11 +101,12 @@ pub use scores::{Plan, Scores};
 pub use burn::tensor::Device;
 pub use gamma_core::{
     self as core, BitWidth, Budget, Certificate, Choice, Context, Digest, Footprint, Format, GroupSize,
-    ModuleName, ModuleScores, Provenance, Remainder, ScoreKind, ScoreTable, ScoredOption, ScoresFile,
-    Symmetry,
+    ModuleName, ModuleScores, Provenance, Remainder, Routing, ScoreKind, ScoreTable, ScoredOption,
+    ScoresFile, SparseExpert, Symmetry,
 };
 pub use gamma_export::{
-    self as export, ExportError, GgufReport, IntegerLayout, Precision, WrittenFile, write_atomically,
+    self as export, ExportError, GgufReport, IntegerLayout, Precision, Unplanned, WrittenFile,
+    write_atomically,
 };
 pub use gamma_ggml::{self as ggml, Ggml, GgmlType};
 pub use gamma_ilp::{

@@ -3,8 +3,7 @@
 use burn::tensor::Tensor;
 use gamma_core::Format;
 use gamma_model::{Block, Decoder};
-use gamma_preference::{Bank, Candidate, Competitor, Head, Network};
-use gamma_proxy::Tapped;
+use gamma_preference::{Bank, Candidate, Competitor, Head, Network, Tap};
 
 use crate::{
     Error,
@@ -28,11 +27,8 @@ impl gamma_preference::Block for DecoderBlock {
         self.0.forward_with(weights, hidden)
     }
 
-    fn inputs(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Vec<Tensor<3>> {
-        let mut inputs = Vec::with_capacity(weights.len());
-        self.0.observe(weights, hidden, |slot, x| inputs.push((slot, x.clone())));
-        inputs.sort_by_key(|&(slot, _)| slot);
-        inputs.into_iter().map(|(_, x)| x).collect()
+    fn forward_tapped(&self, weights: &[Tensor<2>], hidden: Tensor<3>, tap: Tap<'_>) -> Tensor<3> {
+        self.0.forward_tapped(weights, hidden, tap)
     }
 }
 
@@ -93,16 +89,5 @@ impl<'a> Network for BankedDecoder<'a> {
     }
     fn head(&self) -> &DecoderHead<'a> {
         &self.head
-    }
-}
-
-impl Tapped for DecoderBlock {
-    fn forward_tapped(
-        &self,
-        weights: &[Tensor<2>],
-        hidden: Tensor<3>,
-        tap: &mut dyn FnMut(usize, &Tensor<3>, Tensor<3>) -> Tensor<3>,
-    ) -> Tensor<3> {
-        self.0.forward_tapped(weights, hidden, tap)
     }
 }

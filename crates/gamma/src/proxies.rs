@@ -44,13 +44,12 @@ impl Run {
         };
         let remainder = Some(self.remainder(&table)?);
         let provenance = self.provenance(sequences, &format!("{} proxy, {proxy:?}", proxy.name()));
-        Ok(Scores::new(ScoresFile {
-            kind: ScoreKind::Loss,
-            provenance,
-            remainder,
-            table,
-            contexts: Vec::new(),
-        }))
+        let (kind, contexts) = (ScoreKind::Loss, Vec::new());
+        let scores = ScoresFile { kind, provenance, remainder, routing: None, table, contexts };
+        if !proxy.needs_data() {
+            return Ok(Scores::new(scores)); // it charges every expert as it finds it
+        }
+        Ok(Scores::new(self.heed_experts(scores, &bank, sequences, progress)?))
     }
 }
 

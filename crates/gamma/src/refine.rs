@@ -9,7 +9,7 @@ use gamma_refine::{
     Status, Step, Within, choose, polish, recentre,
 };
 
-use crate::{Error, Event, Plan, Progress, Run, Scores, examine::Bench};
+use crate::{Error, Event, Plan, Progress, Run, Scores, examine::Bench, experts::held};
 
 /// How a plan is improved by measuring.
 ///
@@ -79,6 +79,9 @@ impl Run {
     /// the text is too short for both, a quarter of the learned ones). Neither is the text that plans
     /// are finally judged on.
     ///
+    /// Modules of experts that hardly any calibration token went to are not narrowed: nothing would be
+    /// measured of it.
+    ///
     /// Stopped by `progress` it returns the best plan so far.
     ///
     /// # Errors
@@ -95,6 +98,12 @@ impl Run {
         let costs = scores.in_context(problem, &Limits::default())?;
         let problem = &problem.clone().scores(&costs);
         let planned = scores.found(problem, problem.solve(&Limits::default())?);
+        // What the text says nothing about must not be narrowed because of what it says.
+        let held = match &scores.routing {
+            Some(routing) if !routing.is_sufficient() => held(routing, problem, &planned)?,
+            _ => Vec::new(),
+        };
+        let searched = problem.clone().rules(held);
         let mut plans = vec![("planned".to_owned(), planned.clone())];
         let (mut bench, split) = self.bench(settings.probe, progress)?;
 
@@ -111,7 +120,7 @@ impl Run {
         // Swaps go first: each one kept is a gain at once, while a round of re-centring measures every
         // single move before the first gain, and is worth nothing if the time ends before it does.
         if settings.proposals > 0 {
-            let found = polish(&mut bench, &split, problem, &refined, &swaps(settings), &mut watch)?;
+            let found = polish(&mut bench, &split, &searched, &refined, &swaps(settings), &mut watch)?;
             refined = scores.found(problem, found.plan.clone());
             predicted = found.report.after.probe.or(found.report.before.probe);
             stopped = found.report.status == Status::Stopped;
@@ -119,7 +128,7 @@ impl Run {
         }
         if settings.rounds > 0 && !stopped {
             let own = RecentreSettings { rounds: settings.rounds.min(3), ..RecentreSettings::default() };
-            let found = recentre(&mut bench, &split, problem, &refined, &own, &mut watch)?;
+            let found = recentre(&mut bench, &split, &searched, &refined, &own, &mut watch)?;
             stopped = found.report.status == Status::Stopped;
             predicted = found.report.after.probe.or(found.report.before.probe).or(predicted);
             if let Some(context) = &found.context {
@@ -131,7 +140,7 @@ impl Run {
             if let Some(context) =
                 found.context.as_ref().filter(|_| moved && !stopped && settings.proposals > 0)
             {
-                let guide = problem.clone().scores(&context.table);
+                let guide = searched.clone().scores(&context.table);
                 let found = polish(&mut bench, &split, &guide, &refined, &swaps(settings), &mut watch)?;
                 refined = scores.found(problem, found.plan.clone());
                 predicted = found.report.after.probe.or(predicted);

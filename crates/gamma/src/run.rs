@@ -8,9 +8,10 @@ use std::{
 
 use burn::tensor::{Device, Tensor};
 use gamma_core::{
-    BitWidth, CacheShape, Digest, Format, ModuleName, ModuleScores, Provenance, Remainder, ScoreKind,
-    ScoreTable, ScoredOption, ScoresFile,
+    BitWidth, CacheShape, Digest, FixedRole, Format, ModuleName, ModuleScores, Provenance, Remainder,
+    ScoreKind, ScoreTable, ScoredOption, ScoresFile,
 };
+use gamma_export::Unplanned;
 use gamma_model::{Checkpoint, Config, Decoder, TextEncoder, sample};
 use gamma_preference::learn;
 use gamma_quant::CalibrationNeeds;
@@ -182,7 +183,8 @@ impl Run {
         let remainder = Some(self.remainder(table)?);
         let provenance = self.provenance(sequences, &learner(settings));
         let table = table.clone();
-        let scores = Scores::new(ScoresFile { kind, provenance, remainder, table, contexts });
+        let scores = ScoresFile { kind, provenance, remainder, routing: None, table, contexts };
+        let scores = Scores::new(self.heed_experts(scores, &bank, sequences, progress)?);
         Ok(Learning { scores, learned })
     }
 
@@ -209,7 +211,8 @@ impl Run {
         let remainder = Some(self.remainder(&table)?);
         let provenance = self.provenance(&[], &learner(&self.learning));
         let contexts = Vec::new();
-        Ok(Some(Scores::new(ScoresFile { kind: ScoreKind::Loss, provenance, remainder, table, contexts })))
+        let kind = ScoreKind::Loss;
+        Ok(Some(Scores::new(ScoresFile { kind, provenance, remainder, routing: None, table, contexts })))
     }
 
     /// Makes every module in every format, where that has not been done, and gives the bank.
@@ -246,6 +249,24 @@ impl Run {
             [config.blocks, config.kv_heads, config.head_dim].map(|number| number as u64);
         let cache = Some(CacheShape { blocks, kv_heads, head_dim });
         Ok(Remainder { cache, ..gamma_export::remainder(self.checkpoint.folder(), table)? })
+    }
+
+    /// What the model holds besides the modules that are allocated bits, by role: embeddings, norms, the
+    /// routers of experts. No plan changes these weights.
+    ///
+    /// # Errors
+    /// [`Error`] if the checkpoint cannot be read.
+    pub fn unplanned(&self) -> Result<BTreeMap<FixedRole, Unplanned>, Error> {
+        let modules = (0..self.config().blocks).flat_map(|block| self.config().modules(block));
+        let names: Vec<ModuleName> = modules.map(|module| module.name).collect();
+        Ok(gamma_export::unplanned(self.checkpoint.folder(), &names)?)
+    }
+
+    /// Weights of all modules that are allocated bits.
+    #[must_use]
+    pub fn planned_weights(&self) -> u64 {
+        let modules = (0..self.config().blocks).flat_map(|block| self.config().modules(block));
+        modules.map(|module| module.shape.map(|side| side as u64).iter().product::<u64>()).sum()
     }
 
     /// Quantizes the model as `plan` says.

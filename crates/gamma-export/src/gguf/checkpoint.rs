@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     ExportError,
+    experts::check_dense,
     export::{check_replaced, check_weights},
     source::Source,
     stage::SoleFile,
@@ -136,6 +137,7 @@ impl<'a> GgufExport<'a> {
     }
 
     fn draft(&self) -> Result<Draft, ExportError> {
+        check_dense("a GGUF file", self.plan)?;
         let choices = self.plan.choices();
         check_plan(choices.iter().map(|choice| (&choice.name, &choice.format, choice.shape)))?;
         let source = Source::open(&self.source)?;

@@ -22,6 +22,7 @@ pub use layout::IntegerLayout;
 use crate::{
     ExportError, WrittenFile,
     dequantized::{check_matrix, companions},
+    experts::check_dense,
     export::{check_apart, check_replaced, check_weights, integer_codes},
     float::encode,
     source::{INDEX, Source, is_file_name},
@@ -118,6 +119,7 @@ impl<'a> IntegerExport<'a> {
 
     /// Checks plan and checkpoint against each other and the layout.
     fn check(&self) -> Result<Source, ExportError> {
+        check_dense(self.layout.target(), self.plan)?;
         let choices = self.plan.choices();
         let embedding =
             |name: &ModuleName| name.role() == "embed_tokens" && self.layout != IntegerLayout::Mlx;

@@ -9,7 +9,7 @@ use rand::RngExt;
 
 use super::*;
 use crate::{
-    Bank, Block, Candidate, Competitor, Head, Normaliser, Objective, Reading, Settings,
+    Bank, Block, Candidate, Competitor, Head, Normaliser, Objective, Reading, Settings, Tap,
     choices::{Draw, Shares, stream},
     learn,
 };
@@ -42,17 +42,14 @@ enum Kind {
 }
 
 impl Block for Kind {
-    fn forward(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Tensor<3> {
+    fn forward_tapped(&self, weights: &[Tensor<2>], hidden: Tensor<3>, tap: Tap<'_>) -> Tensor<3> {
         match self {
-            Self::Mlp => hidden.clone() + linear(silu(linear(hidden, &weights[0])), &weights[1]),
-            Self::Additive(inputs) => hidden + linear(inputs.clone(), &weights[0]),
-        }
-    }
-
-    fn inputs(&self, weights: &[Tensor<2>], hidden: Tensor<3>) -> Vec<Tensor<3>> {
-        match self {
-            Self::Mlp => vec![hidden.clone(), silu(linear(hidden, &weights[0]))],
-            Self::Additive(inputs) => vec![inputs.clone()],
+            Self::Mlp => {
+                let inner = silu(tap(0, &hidden, linear(hidden.clone(), &weights[0])));
+                let output = tap(1, &inner, linear(inner.clone(), &weights[1]));
+                hidden + output
+            }
+            Self::Additive(inputs) => hidden + tap(0, inputs, linear(inputs.clone(), &weights[0])),
         }
     }
 }
@@ -333,8 +330,13 @@ fn per_module_costs_are_those_of_the_second_moments_of_the_inputs() {
     let mut hessian = Tensor::<2>::zeros([INNER, INNER], &Device::flex());
     for input in inputs() {
         let state = toy.kinds[0].forward(&toy.originals[0], input);
-        let x = toy.kinds[1].inputs(&toy.originals[1], state).remove(1).flatten::<2>(0, 1);
-        hessian = hessian + x.clone().transpose().matmul(x);
+        toy.kinds[1].forward_tapped(&toy.originals[1], state, &mut |slot, x, y| {
+            if slot == 1 {
+                let x = x.clone().flatten::<2>(0, 1);
+                hessian = hessian.clone() + x.clone().transpose().matmul(x);
+            }
+            y
+        });
     }
     let trace = |d: Tensor<2>| f64::from((d.clone().matmul(hessian.clone()) * d).sum().into_scalar::<f32>());
     let expected: Vec<f64> = (0..CANDIDATES)

@@ -3,14 +3,14 @@
 use std::fmt::Write as _;
 
 use plotters::{
-    prelude::{
-        ChartBuilder, Circle, DrawingAreaErrorKind, IntoDrawingArea, IntoLogRange, LineSeries, PathElement,
-        RGBColor, SVGBackend, SeriesLabelPosition, WHITE,
-    },
-    style::{BLACK, Color, ShapeStyle},
+    prelude::{Circle, LineSeries, PathElement, RGBColor},
+    style::ShapeStyle,
 };
 
-use super::table::significant;
+use super::{
+    axes::{Axes, Drawn, picture},
+    table::significant,
+};
 use crate::{Error, Row};
 
 /// What is shown of each plan.
@@ -139,15 +139,6 @@ pub fn comparison_svg(rows: &[Row]) -> Result<String, Error> {
     if rows.is_empty() {
         return Err(Error::Picture("there are no measured plans to draw".into()));
     }
-    let mut svg = String::new();
-    draw(&mut svg, rows).map_err(|error| Error::Picture(error.to_string()))?;
-    Ok(svg)
-}
-
-type Drawn<'a> =
-    Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as plotters::prelude::DrawingBackend>::ErrorType>>;
-
-fn draw<'a>(svg: &'a mut String, rows: &[Row]) -> Drawn<'a> {
     let methods = distinct(rows.iter().map(|row| row.method.as_str()));
     let line = |method: &str| -> Vec<(f64, f64)> {
         let own: Vec<Row> = rows.iter().filter(|row| row.method == method).cloned().collect();
@@ -172,25 +163,11 @@ fn draw<'a>(svg: &'a mut String, rows: &[Row]) -> Drawn<'a> {
         worst_best = worst_best.max(best.fold(f64::INFINITY, f64::min));
     }
     let (bottom, top) = (low / 1.15, worst_best * 5.0);
+    picture(SIZE, (left - 0.1..right + 0.1, bottom..top), 13, |chart| draw(chart, &lines, top))
+}
 
-    let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    area.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&area)
-        .margin(14)
-        .x_label_area_size(44)
-        .y_label_area_size(64)
-        .build_cartesian_2d(left - 0.1..right + 0.1, (bottom..top).log_scale())?;
-    chart
-        .configure_mesh()
-        .light_line_style(WHITE)
-        .bold_line_style(BLACK.mix(0.12))
-        .x_desc("stored bits per weight (codes, scales and zero points)")
-        .y_desc("perplexity on held-out text")
-        .y_label_formatter(&|value| {
-            if *value < 100.0 { format!("{value:.1}") } else { format!("{value:.0}") }
-        })
-        .label_style(("sans-serif", 14))
-        .draw()?;
+/// One line with marks for each of `lines`, cut off at `top`.
+fn draw(chart: &mut Axes<'_, '_>, lines: &[(&str, Vec<(f64, f64)>)], top: f64) -> Drawn {
     for (number, (method, points)) in lines.iter().enumerate() {
         let ours = matches!(*method, "gamma" | "learned");
         let color = if ours { OURS } else { COLORS[number % COLORS.len()] };
@@ -209,14 +186,7 @@ fn draw<'a>(svg: &'a mut String, rows: &[Row]) -> Drawn<'a> {
         let marks = points.iter().filter(|(_, y)| *y <= top).map(|&point| Circle::new(point, size, mark));
         chart.draw_series(marks)?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .label_font(("sans-serif", 13))
-        .background_style(WHITE)
-        .border_style(BLACK.mix(0.2))
-        .draw()?;
-    area.present()
+    Ok(())
 }
 
 #[cfg(test)]

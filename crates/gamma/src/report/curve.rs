@@ -1,17 +1,17 @@
 //! Perplexity against stored bits per weight, as SVG.
 
+use std::ops::Range;
+
 use plotters::{
-    prelude::{
-        ChartBuilder, Circle, DashedLineSeries, DrawingAreaErrorKind, EmptyElement, IntoDrawingArea,
-        IntoLogRange, LineSeries, PathElement, PointSeries, RGBColor, SVGBackend, SeriesLabelPosition, Text,
-        WHITE,
-    },
-    style::{BLACK, Color, IntoFont, ShapeStyle},
+    prelude::{Circle, DashedLineSeries, EmptyElement, LineSeries, PathElement, PointSeries, RGBColor, Text},
+    style::{IntoFont, ShapeStyle},
 };
 
+use super::{
+    Outcome, Series,
+    axes::{Axes, Drawn, picture},
+};
 use crate::Error;
-
-use super::{Outcome, Series};
 
 const SIZE: (u32, u32) = (760, 460);
 const PLANNED: RGBColor = RGBColor(0x1b, 0x6a, 0xc9);
@@ -28,16 +28,6 @@ pub fn curve_svg(outcomes: &[Outcome]) -> Result<String, Error> {
     if quantized.is_empty() {
         return Err(Error::Picture("there are no quantized models to draw".into()));
     }
-    let mut svg = String::new();
-    draw(&mut svg, outcomes, &quantized).map_err(|error| Error::Picture(error.to_string()))?;
-    Ok(svg)
-}
-
-type Drawn<'a> =
-    Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as plotters::prelude::DrawingBackend>::ErrorType>>;
-
-fn draw<'a>(svg: &'a mut String, outcomes: &[Outcome], quantized: &[&Outcome]) -> Drawn<'a> {
-    let point = |outcome: &Outcome| (outcome.stored_bits, outcome.evaluation.perplexity());
     let range =
         |pick: fn(f64, f64) -> f64, values: &mut dyn Iterator<Item = f64>| values.reduce(pick).unwrap_or(1.0);
     let bits = || quantized.iter().map(|outcome| outcome.stored_bits);
@@ -46,25 +36,14 @@ fn draw<'a>(svg: &'a mut String, outcomes: &[Outcome], quantized: &[&Outcome]) -
     let (bottom, top) =
         (range(f64::min, &mut perplexities()) / 1.6, range(f64::max, &mut perplexities()) * 1.6);
 
-    let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    area.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&area)
-        .margin(14)
-        .x_label_area_size(44)
-        .y_label_area_size(64)
-        .build_cartesian_2d(left..right, (bottom..top).log_scale())?;
-    chart
-        .configure_mesh()
-        .light_line_style(WHITE)
-        .bold_line_style(BLACK.mix(0.12))
-        .x_desc("stored bits per weight (codes, scales and zero points)")
-        .y_desc("perplexity on held-out text")
-        .y_label_formatter(&|value| {
-            if *value < 100.0 { format!("{value:.1}") } else { format!("{value:.0}") }
-        })
-        .label_style(("sans-serif", 14))
-        .draw()?;
+    let full = outcomes.iter().find(|outcome| outcome.series == Series::Full);
+    let full = full.map(|outcome| outcome.evaluation.perplexity());
+    picture(SIZE, (left..right, bottom..top), 14, |chart| draw(chart, &quantized, full, left..right))
+}
 
+/// A line with numbers for each series, and a dashed one over all `bits` at the level `full`.
+fn draw(chart: &mut Axes<'_, '_>, quantized: &[&Outcome], full: Option<f64>, bits: Range<f64>) -> Drawn {
+    let point = |outcome: &Outcome| (outcome.stored_bits, outcome.evaluation.perplexity());
     for (series, name, color) in [(Series::Uniform, "uniform", UNIFORM), (Series::Planned, "gamma", PLANNED)]
     {
         let mut members: Vec<&Outcome> = quantized.iter().copied().filter(|o| o.series == series).collect();
@@ -94,20 +73,12 @@ fn draw<'a>(svg: &'a mut String, outcomes: &[Outcome], quantized: &[&Outcome]) -
             &|c, s, st| label(&c, s, st),
         ))?;
     }
-    if let Some(full) = outcomes.iter().find(|outcome| outcome.series == Series::Full) {
-        let level = full.evaluation.perplexity();
+    if let Some(level) = full {
         let style = ShapeStyle::from(&FULL).stroke_width(1);
         chart
-            .draw_series(DashedLineSeries::new([(left, level), (right, level)], 6, 4, style))?
+            .draw_series(DashedLineSeries::new([(bits.start, level), (bits.end, level)], 6, 4, style))?
             .label(format!("full precision, {level:.2}"))
             .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 22, y)], style));
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .label_font(("sans-serif", 14))
-        .background_style(WHITE)
-        .border_style(BLACK.mix(0.2))
-        .draw()?;
-    area.present()
+    Ok(())
 }

@@ -1,6 +1,8 @@
 //! Tables and a picture of what was decided and what it costs.
 
+mod axes;
 mod comparison;
+mod coverage;
 mod curve;
 mod explanation;
 mod frontier;
@@ -9,6 +11,7 @@ mod stability;
 mod table;
 
 pub use comparison::{Shown, comparison, comparison_svg};
+pub use coverage::{starved, unplanned};
 pub use curve::curve_svg;
 pub use explanation::explanation;
 pub use frontier::{frontier_csv, frontier_svg};
