@@ -29,7 +29,7 @@ fn judge(workspace: &Workspace, args: &[String]) -> Result<()> {
     run_command(highs.apply(&mut run))
 }
 
-/// Times of a learning step, and of the same step in PyTorch if the interpreter has it.
+/// Times of a learning step, and of the same step in `PyTorch` if the interpreter has it.
 fn learn(workspace: &Workspace, args: &[String]) -> Result<()> {
     let highs = highs::provide(workspace)?;
     let python = env::var("GAMMA_PYTHON").unwrap_or_else(|_| "python3".into());
