@@ -167,7 +167,7 @@ impl Builder {
             });
         }
         let length = calibration.length.unwrap_or(config.max_positions.min(2048));
-        let decoder = Arc::new(Decoder::load(Arc::clone(&checkpoint), length, &device)?);
+        let decoder = Arc::new(Decoder::load(checkpoint.clone(), length, &device)?);
         let text = TextEncoder::open(checkpoint.folder(), config)?;
         let sequences = match &calibration.source {
             Source::Files(paths) => {
