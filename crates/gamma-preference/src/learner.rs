@@ -2,6 +2,7 @@
 //! seen. Plain data, and random streams that depend on nothing but the seed and the position.
 
 use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Competitor, Context, LearnError, Observations, Pressure, Progress, Settings, Step,
@@ -9,6 +10,7 @@ use crate::{
     choices::{Draw, Shares, balanced, draw, softmax, stream},
     observe::Estimate,
     price::{Multiplier, Widths, tilt},
+    state::Resumed,
 };
 
 /// Random streams for draws that belong to a whole round, or to all steps of a block.
@@ -16,6 +18,7 @@ const NOT_A_BLOCK: usize = (1 << 24) - 1;
 const NOT_A_STEP: usize = (1 << 24) - 1;
 
 /// A step that runs through the whole network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Pass {
     /// Its number in the round.
     pub(crate) step: usize,
@@ -38,10 +41,13 @@ pub(crate) struct Learner<'a> {
     pub(crate) seen: Observations,
     pub(crate) logits: Vec<Vec<f64>>,
     pub(crate) multiplier: Option<Multiplier>,
+    /// Where a resumed run goes on.
+    pub(crate) resumed: Resumed,
     widths: Widths,
-    adam: Adam,
-    price: f64,
-    done: usize,
+    pub(crate) adam: Adam,
+    pub(crate) price: f64,
+    /// Steps done.
+    pub(crate) done: usize,
     total: usize,
 }
 
@@ -51,6 +57,7 @@ impl<'a> Learner<'a> {
         let logits: Vec<Vec<f64>> = modules.iter().map(|module| vec![0.0; module.candidates.len()]).collect();
         let survey: usize = blocks.iter().map(|modules| survey_steps(modules, settings)).sum();
         Self {
+            resumed: Resumed::default(),
             widths: Widths::new(&modules),
             adam: Adam::new(settings.learning_rate, &logits),
             losses: vec![0.0; blocks.len()],
@@ -111,8 +118,12 @@ impl<'a> Learner<'a> {
         self.survey_choices(block, survey_steps(&self.blocks[block], self.settings))
     }
 
-    /// The passes of a round through the whole network, all drawn from the logits of this moment.
+    /// The passes of a round through the whole network, all drawn from the logits of this moment,
+    /// or those of the round that a resumed run is in the midst of.
     pub(crate) fn passes(&mut self, round: usize, available: usize) -> Vec<Pass> {
+        if self.resumed.is_within(round) && !self.resumed.passes.is_empty() {
+            return std::mem::take(&mut self.resumed.passes);
+        }
         let batches = self.batches(round, available);
         let steps = if round == 0 { self.longest_survey() } else { self.settings.steps };
         let surveyed: Vec<Vec<Vec<Draw>>> = match round {

@@ -80,13 +80,15 @@ mod progress;
 mod reconstruction;
 mod scores;
 mod settings;
+mod state;
 mod teacher;
 mod through;
 
 pub use error::LearnError;
-pub use learn::{Learned, learn};
-pub use network::{Bank, Block, Candidate, Competitor, Head, Network};
+pub use learn::{Learned, learn, resume};
+pub use network::{Aside, Bank, Block, Candidate, Competitor, Head, Network};
 pub use objective::{Normaliser, Objective, Reading};
 pub use observe::{Context, Observation, Observations};
 pub use progress::{Progress, Step};
 pub use settings::{Pressure, Sampling, Settings};
+pub use state::{State, StateError};

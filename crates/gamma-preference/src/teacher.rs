@@ -23,6 +23,11 @@ pub(crate) fn round<N: Network>(
     let mut hidden: Vec<Tensor<3>> = batches.iter().map(|&batch| inputs[batch].clone()).collect();
     for block in 0..learner.blocks.len() {
         let bank = load(network, block)?;
+        if block < learner.resumed.units(round) {
+            let run = |h: &Tensor<3>| bank.block.forward(&bank.originals, h.clone());
+            hidden = hidden.iter().map(run).collect();
+            continue;
+        }
         let targets: Vec<Target> =
             hidden.iter().map(|h| Target::new(bank.block.forward(&bank.originals, h.clone()))).collect();
         let normaliser = learner.settings.objective.normaliser;
@@ -30,6 +35,9 @@ pub(crate) fn round<N: Network>(
         let calibration = Calibration { batches: &batches, inputs: &hidden, targets: &targets, scale };
         visit(learner, round, block, &bank, &calibration, progress)?;
         hidden = targets.iter().map(Target::output).collect();
+        if block + 1 < learner.blocks.len() {
+            learner.rest(round, block + 1, &[], progress)?;
+        }
     }
     Ok(())
 }

@@ -170,8 +170,9 @@ fn found(toy: &mut Toy, objective: Objective, choices: &[Shares], fisher: &[Tens
     let passes: Vec<Pass> =
         (0..2).map(|batch| Pass { step: batch, batch, draws: draws.clone(), price: 0.0 }).collect();
     let go = &mut |_: &crate::Step| ControlFlow::Continue(());
-    let forward = Forward::run(toy, &learner, 1, &passes, &inputs(), fisher).expect("infallible");
-    backward(toy, &mut learner, (1, &passes), forward, Weights { hidden, divergence }, 0, go).expect("finite")
+    let weights = Weights { hidden, divergence };
+    let forward = Forward::run(toy, &learner, 1, &passes, &inputs(), fisher, weights).expect("infallible");
+    backward(toy, &mut learner, (1, &passes), forward, weights, 0, go).expect("finite")
 }
 
 fn shares() -> Vec<Vec<f64>> {
