@@ -16,6 +16,7 @@ use crate::{
     eval::EvalArgs,
     hub,
     judging::JudgingArgs,
+    keeping::KeepingArgs,
     quantizer::{Method, QuantizerArgs},
     refinement::{RefinementArgs, RivalArgs},
 };
@@ -163,6 +164,8 @@ pub struct RunArgs {
     pub refinement: RefinementArgs,
     #[command(flatten)]
     pub rivals: RivalArgs,
+    #[command(flatten)]
+    pub keeping: KeepingArgs,
     /// Folder for scores, plans, checkpoints, table and picture; earlier results are replaced
     #[arg(long, value_name = "DIR", default_value = "gamma-out")]
     pub out: PathBuf,
@@ -177,6 +180,8 @@ pub struct LearnArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub learning: LearningArgs,
+    #[command(flatten)]
+    pub keeping: KeepingArgs,
     /// Where the scores go
     #[arg(long, value_name = "FILE", default_value = "scores.json")]
     pub out: PathBuf,

@@ -2,6 +2,7 @@
 
 use crate::{
     args::LearnArgs,
+    keeping,
     watch::{self, Watch},
 };
 
@@ -10,9 +11,10 @@ pub fn learn(args: &LearnArgs) -> anyhow::Result<()> {
     let run = args.learning.complete(args.model.builder()?)?.build()?;
     watch::introduce(&run);
     watch::writable(args.out.parent())?;
-    let scores = run.learn(&mut watch)?;
-    watch.finish();
+    let state = args.keeping.beside(&args.out);
+    let scores = keeping::learn(&run, &state, &mut watch)?;
     scores.save(&args.out)?;
+    state.remove()?;
     note!("wrote {}", args.out.display());
     Ok(())
 }

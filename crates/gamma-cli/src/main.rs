@@ -26,6 +26,7 @@ mod explain;
 mod frontier;
 mod hub;
 mod judging;
+mod keeping;
 mod learn;
 mod project;
 mod quantizer;

@@ -12,7 +12,7 @@ use gamma::{
 use crate::{
     args::RunArgs,
     budget::BudgetArg,
-    constraints,
+    constraints, keeping,
     project::headline,
     refinement,
     watch::{self, Watch},
@@ -29,8 +29,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let rivals = args.rivals.plans()?;
     let jury = args.judging.jury(&run, args.learning.length(), &mut watch)?;
 
-    let mut scores = run.learn(&mut watch)?;
-    watch.finish();
+    let state = args.keeping.beside(&args.out.join("scores.json"));
+    let mut scores = keeping::learn(&run, &state, &mut watch)?;
     scores.save(args.out.join("scores.json"))?;
 
     let mut plans = Vec::new();
@@ -78,6 +78,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     }
     write_atomically(&args.out.join("report.md"), page.as_bytes())?;
     write_atomically(&args.out.join("perplexity.svg"), report::curve_svg(&outcomes)?.as_bytes())?;
+    // Until here an interrupted run would not have to learn again.
+    state.remove()?;
     note!("scores, plans, table and picture are in {}", args.out.display());
     note!("{:.1} s in all", start.elapsed().as_secs_f64());
     Ok(())

@@ -118,6 +118,11 @@ impl Progress for Watch {
                 );
                 self.show("learning", step.done, step.total, what);
             }
+            Event::Resuming { steps } => note!("going on after step {steps} of the interrupted run"),
+            Event::Stopping => {
+                note!("learning stops where it can be taken up again; Ctrl-C again stops at once");
+                return ControlFlow::Continue(());
+            }
             Event::Scoring { done, total } => self.show("scoring", done, total, String::new()),
             Event::Refining { stage, step, total } => {
                 let best = step.best.map_or_else(String::new, |best| format!("best {best:.4} nats  "));

@@ -187,6 +187,7 @@ impl Builder {
         };
         Ok(Run {
             weights: checkpoint.digest()?,
+            tensors: checkpoint.digests()?,
             checkpoint,
             text,
             decoder,

@@ -51,6 +51,9 @@
 //! [`Run::learn`] reports every step to a [`Progress`]: a closure, or [`Quiet`]. Answering
 //! [`ControlFlow::Break`](std::ops::ControlFlow::Break) ends the work in [`Error::Interrupted`].
 //!
+//! A run that takes long keeps its state in a file ([`Run::learn_kept`]): after Ctrl-C, a crash or a
+//! kill the same call goes on from there, to the same scores bit for bit.
+//!
 //! # Features
 //!
 //! | feature | default | adds |
@@ -71,6 +74,7 @@ mod engines;
 mod error;
 mod examine;
 mod judge;
+mod keep;
 mod latency;
 mod network;
 mod observe;
@@ -88,6 +92,7 @@ pub use choices::{Choices, ChosenBits};
 pub use compare::{Comparison, Row, Strategy, read_csv, to_csv};
 pub use error::Error;
 pub use judge::{Jury, Protocol};
+pub use keep::{Found, StateFile};
 pub use latency::LatencyTable;
 pub use progress::{Event, Progress, Quiet};
 pub use refine::{Refined, Refinement};
@@ -96,9 +101,9 @@ pub use scores::{Plan, Scores};
 
 pub use burn::tensor::Device;
 pub use gamma_core::{
-    self as core, BitWidth, Budget, Certificate, Choice, Context, Digest, Footprint, Format, GroupSize,
-    ModuleName, ModuleScores, Provenance, Remainder, ScoreKind, ScoreTable, ScoredOption, ScoresFile,
-    Symmetry,
+    self as core, BitWidth, Budget, Certificate, Choice, Context, Difference, Digest, Footprint, Format,
+    GroupSize, ModuleName, ModuleScores, Provenance, Remainder, ScoreKind, ScoreTable, ScoredOption,
+    ScoresFile, Symmetry,
 };
 pub use gamma_export::{
     self as export, ExportError, GgufReport, IntegerLayout, Precision, WrittenFile, write_atomically,

@@ -12,14 +12,15 @@ use gamma_core::{
     ScoreTable, ScoredOption, ScoresFile,
 };
 use gamma_model::{Checkpoint, Config, Decoder, TextEncoder, sample};
-use gamma_preference::{Learned, learn};
+use gamma_preference::{Learned, learn, resume};
 use gamma_quant::CalibrationNeeds;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Applied, Error, Event, Plan, Progress, Quiet, Scores, Settings,
+    Applied, Error, Event, Plan, Progress, Quiet, Scores, Settings, StateFile,
     bank::{CandidateBank, Method},
     judge::{Jury, Protocol},
+    keep::{Keeper, Origin},
     network::BankedDecoder,
 };
 
@@ -40,6 +41,8 @@ pub enum ScoreSource {
 pub struct Run {
     pub(crate) checkpoint: Arc<Checkpoint>,
     pub(crate) weights: Digest,
+    /// Likewise of each tensor.
+    pub(crate) tensors: BTreeMap<String, Digest>,
     pub(crate) text: TextEncoder,
     pub(crate) decoder: Arc<Decoder>,
     pub(crate) method: Method,
@@ -135,14 +138,66 @@ impl Run {
         let mut network = BankedDecoder::new(&self.decoder, &bank, &self.formats);
         let mut report = |step: &gamma_preference::Step| progress.event(Event::Learning(*step));
         let settings = Settings { seed, ..self.learning.clone() };
-        let Learned { losses, logits, .. } =
-            learn(&mut network, &self.batches(sequences), &settings, &mut report)?;
+        let learned = learn(&mut network, &self.batches(sequences), &settings, &mut report)?;
+        self.scored(learned, sequences, &settings)
+    }
+
+    /// [`learn`](Self::learn) with its state in a file, from which the same call goes on after an
+    /// interruption, to the same scores bit for bit on the same device. A request of `progress` to
+    /// stop is followed at the next place that learning can be taken up from.
+    ///
+    /// The state stays until [`StateFile::remove`]: first save the scores.
+    ///
+    /// ```no_run
+    /// use gamma::{Calibration, Gamma, Quiet, StateFile};
+    ///
+    /// let run = Gamma::builder()
+    ///     .model("path/to/hf-folder")
+    ///     .calibration(Calibration::text_file("calib.txt"))
+    ///     .build()?;
+    /// let state = StateFile::new("scores.json.state");
+    /// run.learn_kept(&state, &mut Quiet)?.save("scores.json")?;
+    /// state.remove()?;
+    /// # Ok::<(), gamma::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`learn`](Self::learn); [`Error::OtherRun`] says in what the run that left the state differs.
+    pub fn learn_kept(&self, file: &StateFile, progress: &mut dyn Progress) -> Result<Scores, Error> {
+        let sequences = self.sequences(progress)?;
+        let settings = &self.learning;
+        let provenance = self.provenance(sequences, &learner(settings), settings.named());
+        let origin = Origin { provenance, device: format!("{:?}", self.decoder.device()) };
+        // A state of another run is refused before the long work.
+        let state = file.read(&origin)?;
+        let bank = self.fill(progress)?;
+        let mut network = BankedDecoder::new(&self.decoder, &bank, &self.formats);
+        let inputs = self.batches(sequences);
+        if let Some(state) = &state {
+            let _ = progress.event(Event::Resuming { steps: state.steps() });
+        }
+        let mut keeper = Keeper::new(file, origin, progress);
+        let learned = match state {
+            None => learn(&mut network, &inputs, settings, &mut keeper),
+            Some(state) => resume(&mut network, &inputs, settings, state, &mut keeper),
+        };
+        keeper.finish()?;
+        self.scored(learned?, sequences, settings)
+    }
+
+    /// What was learned as scores.
+    fn scored(
+        &self,
+        Learned { losses, logits, .. }: Learned,
+        sequences: &[Vec<u32>],
+        settings: &Settings,
+    ) -> Result<Scores, Error> {
         let (kind, table) = match self.scores {
             ScoreSource::Losses => (ScoreKind::Loss, losses),
             ScoreSource::Logits => (ScoreKind::Logits, logits),
         };
         let remainder = Some(self.remainder(&table)?);
-        let provenance = self.provenance(sequences, &learner(&settings));
+        let provenance = self.provenance(sequences, &learner(settings), settings.named());
         Ok(Scores::new(ScoresFile { kind, provenance, remainder, table, contexts: Vec::new() }))
     }
 
@@ -167,7 +222,7 @@ impl Run {
             (0..self.config().blocks).flat_map(|block| self.config().modules(block)).map(module).collect();
         let Some(table) = modules.and_then(|modules| ScoreTable::new(modules).ok()) else { return Ok(None) };
         let remainder = Some(self.remainder(&table)?);
-        let provenance = self.provenance(&[], &learner(&self.learning));
+        let provenance = self.provenance(&[], &learner(&self.learning), self.learning.named());
         let contexts = Vec::new();
         Ok(Some(Scores::new(ScoresFile { kind: ScoreKind::Loss, provenance, remainder, table, contexts })))
     }
@@ -316,12 +371,28 @@ impl Run {
         sequences.chunks(self.batch).map(|batch| self.decoder.embed(batch)).collect()
     }
 
-    pub(crate) fn provenance(&self, sequences: &[Vec<u32>], learner: &str) -> Provenance {
+    /// Where scores come from that `learner` makes, a method with the settings `named`.
+    pub(crate) fn provenance(
+        &self,
+        sequences: &[Vec<u32>],
+        learner: &str,
+        named: Vec<(&str, String)>,
+    ) -> Provenance {
         let learner = format!("{learner}, batch {}", self.batch);
         let quantizer = self.method.describe();
         let (version, config) = (env!("CARGO_PKG_VERSION"), self.config());
         let settings =
             format!("{learner}\0{quantizer}\0{:?}\0{:?}\0{config:?}\0{version}", self.formats, self.scores);
+        let formats: Vec<String> = self.formats.iter().map(Format::to_string).collect();
+        let length = sequences.first().map_or(0, Vec::len);
+        let calibration = format!("{} sequences of {length} tokens", sequences.len());
+        let own = [
+            ("batch", self.batch.to_string()),
+            ("calibration", calibration),
+            ("formats", formats.join(", ")),
+            ("score", format!("{:?}", self.scores).to_lowercase()),
+        ];
+        let named = named.into_iter().chain(own).map(|(name, value)| (name.to_owned(), value)).collect();
         Provenance {
             architecture: self.config().architecture.name().to_owned(),
             weights: self.weights,
@@ -329,13 +400,22 @@ impl Run {
             quantizer,
             learner,
             settings: Digest::sha256(Sha256::digest(settings).into()),
+            version: Some(version.to_owned()),
+            named,
+            tensors: self.tensors.clone(),
         }
     }
 
     /// Whether `plan` fits this model and this quantizer.
     fn check(&self, plan: &Plan) -> Result<(), Error> {
         if plan.provenance().weights != self.weights {
-            return Err(Error::OtherWeights { plan: plan.provenance().weights, model: self.weights });
+            let now = Provenance { tensors: self.tensors.clone(), ..plan.provenance().clone() };
+            let tensors = plan.provenance().differing_tensors(&now);
+            return Err(Error::OtherWeights {
+                plan: plan.provenance().weights,
+                model: self.weights,
+                tensors,
+            });
         }
         let modules: BTreeMap<ModuleName, [usize; 2]> = (0..self.config().blocks)
             .flat_map(|block| self.config().modules(block))
