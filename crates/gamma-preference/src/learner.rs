@@ -1,15 +1,17 @@
 //! What learning knows at any moment: logits, their optimizer, the price of a bit, and all that was
 //! seen. Plain data, and random streams that depend on nothing but the seed and the position.
 
+use burn::tensor::Tensor;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Competitor, Context, LearnError, Observations, Pressure, Progress, Settings, Step,
+    Bank, Competitor, Context, LearnError, Observations, Pressure, Progress, Settings, Step,
     adam::Adam,
     choices::{Draw, Shares, balanced, draw, softmax, stream},
     observe::Estimate,
     price::{Multiplier, Widths, tilt},
+    reconstruction::mixed,
     state::Resumed,
 };
 
@@ -333,22 +335,33 @@ fn centred<'a>(shares: &'a [f64], values: &'a [f64]) -> impl Iterator<Item = f64
     shares.iter().zip(values).map(move |(y, v)| y * (v - mean))
 }
 
-/// The first module with a slope that is not finite; the first of all if only the loss is not.
-pub(crate) fn not_finite(loss: f64, slopes: &[Vec<f64>]) -> Option<usize> {
+/// The module to name if a loss or a slope is not finite: the first one whose weights in use are not,
+/// which spoil everything behind them; else the first with such a slope; else the first of all.
+pub(crate) fn not_finite<B>(
+    bank: &Bank<B>,
+    used: &[Shares],
+    loss: f64,
+    slopes: &[Vec<f64>],
+) -> Option<usize> {
     let module = slopes.iter().position(|slopes| slopes.iter().any(|slope| !slope.is_finite()));
-    module.or((!loss.is_finite()).then_some(0))
+    if loss.is_finite() && module.is_none() {
+        return None;
+    }
+    let broken = |weight: &Tensor<2>| !weight.clone().sum().into_scalar::<f32>().is_finite();
+    mixed(bank, used).iter().position(broken).or(module).or(Some(0))
 }
 
 /// The error that a pass ends in at `block`, if its loss or a slope there is not finite.
-pub(crate) fn not_finite_in<E: std::error::Error>(
+pub(crate) fn not_finite_in<B, E: std::error::Error>(
     learner: &Learner<'_>,
     round: usize,
     pass: &Pass,
-    block: usize,
+    (block, bank): (usize, &Bank<B>),
     loss: f64,
     slopes: &[Vec<f64>],
 ) -> Option<LearnError<E>> {
-    let module = learner.blocks[block][not_finite(loss, slopes)?].name.clone();
+    let module = not_finite(bank, &choices(learner, block, pass), loss, slopes)?;
+    let module = learner.blocks[block][module].name.clone();
     Some(LearnError::NotFinite { block, round, step: pass.step, batch: pass.batch, module })
 }
 

@@ -74,7 +74,7 @@ fn visit<B: Block, E: std::error::Error>(
         };
         let used: Vec<Shares> = draws.iter().map(|draw| draw.used.clone()).collect();
         let Slopes { loss, slopes } = slopes(bank, inputs[number].clone(), &targets[number], scale, &used);
-        if let Some(module) = not_finite(loss, &slopes) {
+        if let Some(module) = not_finite(bank, &used, loss, &slopes) {
             let (batch, module) = (batches[number], learner.blocks[block][module].name.clone());
             return Err(LearnError::NotFinite { block, round, step, batch, module });
         }

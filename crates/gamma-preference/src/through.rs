@@ -109,7 +109,8 @@ impl<B: Block> Forward<B> {
             }
             let losses = numbers(losses);
             let mut checked = passes.iter().zip(&losses);
-            let check = |(pass, &loss): (&Pass, &f64)| not_finite_in(learner, round, pass, block, loss, &[]);
+            let check =
+                |(pass, &loss): (&Pass, &f64)| not_finite_in(learner, round, pass, (block, &bank), loss, &[]);
             if let Some(error) = checked.find_map(check) {
                 return Err(error);
             }
@@ -194,7 +195,7 @@ fn backward<N: Network>(
                 leaving = (block > 0).then(|| leaf.grad_remove(gradients)).flatten();
             });
             let Slopes { loss, slopes: own } = found;
-            if let Some(error) = not_finite_in(learner, round, pass, block, loss, &own) {
+            if let Some(error) = not_finite_in(learner, round, pass, (block, &bank), loss, &own) {
                 return Err(error);
             }
             if let Some(gradient) = leaving {
