@@ -12,8 +12,9 @@ pub fn run(workspace: &Workspace, args: &[String]) -> Result<()> {
     match args.split_first() {
         Some((name, rest)) if name == "project" => project(workspace, rest),
         Some((name, rest)) if name == "quant" => quant(workspace, rest),
-        Some((name, _)) => bail!("unknown benchmark `{name}`; there are `project` and `quant`"),
-        None => bail!("no benchmark named; there are `project` and `quant`"),
+        Some((name, rest)) if name == "stream" => stream(workspace, rest),
+        Some((name, _)) => bail!("unknown benchmark `{name}`; there are `project`, `quant` and `stream`"),
+        None => bail!("no benchmark named; there are `project`, `quant` and `stream`"),
     }
 }
 
@@ -22,6 +23,14 @@ fn project(workspace: &Workspace, args: &[String]) -> Result<()> {
     let highs = highs::provide(workspace)?;
     let mut run = workspace.cargo("run");
     run.args(["--release", "--package", "gamma-ilp", "--example", "timing", "--"]).args(args);
+    run_command(highs.apply(&mut run))
+}
+
+/// Peak memory of learning on a model that is larger than memory.
+fn stream(workspace: &Workspace, args: &[String]) -> Result<()> {
+    let highs = highs::provide(workspace)?;
+    let mut run = workspace.cargo("run");
+    run.args(["--release", "--package", "gamma", "--example", "stream", "--"]).args(args);
     run_command(highs.apply(&mut run))
 }
 

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -10,7 +10,7 @@ use gamma::{
 };
 
 use crate::{
-    budget::{BudgetArg, ChangeArg},
+    budget::{BudgetArg, ChangeArg, SizeArg},
     compare::CompareArgs,
     constraints::ConstraintArgs,
     eval::EvalArgs,
@@ -116,6 +116,13 @@ pub struct LearningArgs {
     /// Sequences per gradient step
     #[arg(long, default_value_t = 2)]
     batch: usize,
+    /// Memory that learning may take, such as 12GiB: packed candidates and hidden states beyond that go
+    /// to a temporary file beside the results
+    #[arg(long, value_name = "SIZE")]
+    max_memory: Option<SizeArg>,
+    /// Print what learning takes (memory, disk, time), and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -361,8 +368,8 @@ impl LearningArgs {
         Ok(Objective { reading, normaliser })
     }
 
-    /// Adds everything that concerns learning.
-    pub fn complete(&self, builder: Builder) -> anyhow::Result<Builder> {
+    /// Adds everything that concerns learning; `out` is the folder of the results.
+    pub fn complete(&self, builder: Builder, out: Option<&Path>) -> anyhow::Result<Builder> {
         let Some(calibration) = self.text.calibration() else {
             bail!("learning needs text: `--calibration FILE`, or `--calibration sampled`");
         };
@@ -383,9 +390,14 @@ impl LearningArgs {
             Score::Losses => ScoreSource::Losses,
             Score::Logits => ScoreSource::Logits,
         };
-        Ok(self
-            .quantizer
-            .complete(builder)?
+        let mut builder = self.quantizer.complete(builder)?;
+        if let Some(SizeArg(bytes)) = self.max_memory {
+            builder = builder.max_memory(bytes);
+        }
+        if let Some(folder) = out.filter(|folder| !folder.as_os_str().is_empty()) {
+            builder = builder.scratch(folder);
+        }
+        Ok(builder
             .calibration(calibration)
             .candidates(self.candidates.iter().copied())
             .learning(settings)

@@ -52,7 +52,7 @@ pub struct CompareArgs {
 
 pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let mut watch = Watch::new()?;
-    let run = args.learning.complete(args.model.builder()?)?.build()?;
+    let run = args.learning.complete(args.model.builder()?, None)?.build()?;
     watch::introduce(&run);
     watch::writable(Some(&args.out))?;
     let csv = args.out.join("compare.csv");

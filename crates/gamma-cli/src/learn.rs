@@ -8,8 +8,11 @@ use crate::{
 
 pub fn learn(args: &LearnArgs) -> anyhow::Result<()> {
     let mut watch = Watch::new()?;
-    let run = args.learning.complete(args.model.builder()?)?.build()?;
+    let run = args.learning.complete(args.model.builder()?, args.out.parent())?.build()?;
     watch::introduce(&run);
+    if args.learning.dry_run {
+        return watch::demand(&run);
+    }
     watch::writable(args.out.parent())?;
     let state = args.keeping.beside(&args.out);
     let scores = keeping::learn(&run, &state, &mut watch)?;

@@ -21,8 +21,11 @@ use crate::{
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut watch = Watch::new()?;
-    let run = args.learning.complete(args.model.builder()?)?.build()?;
+    let run = args.learning.complete(args.model.builder()?, Some(&args.out))?.build()?;
     watch::introduce(&run);
+    if args.learning.dry_run {
+        return watch::demand(&run);
+    }
     // Whatever can be refused is refused before the long work, not after it.
     check_budgets(&run, args)?;
     watch::writable(Some(&args.out))?;

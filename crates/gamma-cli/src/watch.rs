@@ -89,6 +89,17 @@ pub fn introduce(run: &Run) {
     );
 }
 
+/// Says what learning takes.
+pub fn demand(run: &Run) -> anyhow::Result<()> {
+    let demand = run.demand()?;
+    say!("{demand}");
+    say!(
+        "{:10.0} s at least, by the rate of a matrix product here",
+        demand.time_on(run.device()).as_secs_f64()
+    );
+    Ok(())
+}
+
 /// Whether results can be written to `folder` (which is made), tried before the work and not after.
 pub fn writable(folder: Option<&Path>) -> anyhow::Result<()> {
     let folder = folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -121,6 +121,27 @@ pub enum Error {
         /// What differs.
         differences: Vec<Difference>,
     },
+    /// Learning does not fit into the memory that it may take.
+    #[error(
+        "learning takes {needed} bytes at least, {given} were given: {largest} takes {} of them; shorter \
+         sequences, smaller batches, fewer candidates or less calibration data take less", .part
+    )]
+    Memory {
+        /// What was given.
+        given: u64,
+        /// What cannot be put on a disk.
+        needed: u64,
+        /// The largest part of that.
+        largest: &'static str,
+        /// Its bytes.
+        part: u64,
+    },
+    /// The model has no folder, because its weights come from the caller.
+    #[error("the weights come from no folder, and there is nothing to take {wanted} from")]
+    NoFolder {
+        /// What was wanted.
+        wanted: &'static str,
+    },
     /// A file cannot be written.
     #[error("cannot write `{}`", path.display())]
     Write {

@@ -69,10 +69,12 @@ mod builder;
 mod calibration;
 mod choices;
 mod compare;
+mod demand;
 mod ending;
 mod engines;
 mod error;
 mod examine;
+mod filed;
 mod judge;
 mod keep;
 mod latency;
@@ -84,12 +86,14 @@ mod refine;
 pub mod report;
 mod run;
 mod scores;
+mod spill;
 
 pub use applied::Applied;
 pub use builder::{Builder, Gamma};
 pub use calibration::Calibration;
 pub use choices::{Choices, ChosenBits};
 pub use compare::{Comparison, Row, Strategy, read_csv, to_csv};
+pub use demand::{Demand, Share};
 pub use error::Error;
 pub use judge::{Jury, Protocol};
 pub use keep::{Found, StateFile};
@@ -113,7 +117,7 @@ pub use gamma_ilp::{
     self as ilp, Change, Engine, Explanation, Frontier, Limits, Pattern, Problem, ProjectError, Rule,
     RuleError, Solver, Ties, Which,
 };
-pub use gamma_model::{self as model, Config, Evaluation, ModelError};
+pub use gamma_model::{self as model, Config, Evaluation, FloatType, ModelError, Source};
 pub use gamma_preference::{LearnError, Normaliser, Objective, Pressure, Reading, Sampling, Settings, Step};
 pub use gamma_proxy::{Proxy, ProxyError};
 pub use gamma_quant::{self as quant, Awq, Clip, Gptq, Hqq, Quantizer, Rescale, Rtn, Variants};

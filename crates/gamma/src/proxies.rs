@@ -42,7 +42,7 @@ impl Run {
             }
             _ => locally(proxy, &mut network, &batches(), &mut tick)?,
         };
-        let remainder = Some(self.remainder(&table)?);
+        let remainder = self.remainder(&table)?;
         let provenance =
             self.provenance(sequences, &format!("{} proxy, {proxy:?}", proxy.name()), Vec::new());
         Ok(Scores::new(ScoresFile {

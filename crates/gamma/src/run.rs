@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
@@ -11,7 +11,7 @@ use gamma_core::{
     BitWidth, CacheShape, Digest, Format, ModuleName, ModuleScores, Provenance, Remainder, ScoreKind,
     ScoreTable, ScoredOption, ScoresFile,
 };
-use gamma_model::{Checkpoint, Config, Decoder, TextEncoder, sample};
+use gamma_model::{Config, Decoder, Source, TextEncoder, sample};
 use gamma_preference::{Learned, learn, resume};
 use gamma_quant::CalibrationNeeds;
 use sha2::{Digest as _, Sha256};
@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     Applied, Error, Event, Plan, Progress, Quiet, Scores, Settings, StateFile,
     bank::{CandidateBank, Method},
+    filed::Room,
     judge::{Jury, Protocol},
     keep::{Keeper, Origin},
     network::BankedDecoder,
@@ -39,11 +40,13 @@ pub enum ScoreSource {
 /// [`Builder::build`](crate::Builder::build).
 #[derive(Debug)]
 pub struct Run {
-    pub(crate) checkpoint: Arc<Checkpoint>,
+    pub(crate) source: Arc<dyn Source>,
+    /// The checkpoint, where the weights come from one.
+    pub(crate) folder: Option<PathBuf>,
     pub(crate) weights: Digest,
     /// Likewise of each tensor.
     pub(crate) tensors: BTreeMap<String, Digest>,
-    pub(crate) text: TextEncoder,
+    pub(crate) text: Option<TextEncoder>,
     pub(crate) decoder: Arc<Decoder>,
     pub(crate) method: Method,
     pub(crate) candidates: Vec<BitWidth>,
@@ -56,6 +59,10 @@ pub struct Run {
     pub(crate) bank: Mutex<CandidateBank>,
     /// Sequences that the model wrote itself, once it has.
     pub(crate) sampled: OnceLock<Parts>,
+    /// Bytes that learning may take.
+    pub(crate) max_memory: Option<u64>,
+    /// Where the rest goes.
+    pub(crate) scratch: PathBuf,
 }
 
 /// Calibration sequences, by what they are for.
@@ -98,7 +105,13 @@ impl Run {
     /// The model's sizes and constants.
     #[must_use]
     pub fn config(&self) -> &Config {
-        self.checkpoint.config()
+        self.source.config()
+    }
+
+    /// The device that runs the model.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        self.decoder.device()
     }
 
     /// The bit-widths that compete, in rising order.
@@ -133,9 +146,10 @@ impl Run {
     /// # Errors
     /// As [`learn`](Self::learn).
     pub fn learn_seeded(&self, seed: u64, progress: &mut dyn Progress) -> Result<Scores, Error> {
-        let bank = self.fill(progress)?;
+        let room = self.room()?;
+        let bank = self.fill_within(&room, progress)?;
         let sequences = self.sequences(progress)?;
-        let mut network = BankedDecoder::new(&self.decoder, &bank, &self.formats);
+        let mut network = BankedDecoder::new(&self.decoder, &bank, &self.formats).within(&room);
         let mut report = |step: &gamma_preference::Step| progress.event(Event::Learning(*step));
         let settings = Settings { seed, ..self.learning.clone() };
         let learned = learn(&mut network, &self.batches(sequences), &settings, &mut report)?;
@@ -170,8 +184,9 @@ impl Run {
         let origin = Origin { provenance, device: format!("{:?}", self.decoder.device()) };
         // A state of another run is refused before the long work.
         let state = file.read(&origin)?;
-        let bank = self.fill(progress)?;
-        let mut network = BankedDecoder::new(&self.decoder, &bank, &self.formats);
+        let room = self.room()?;
+        let bank = self.fill_within(&room, progress)?;
+        let mut network = BankedDecoder::new(&self.decoder, &bank, &self.formats).within(&room);
         let inputs = self.batches(sequences);
         if let Some(state) = &state {
             let _ = progress.event(Event::Resuming { steps: state.steps() });
@@ -196,7 +211,7 @@ impl Run {
             ScoreSource::Losses => (ScoreKind::Loss, losses),
             ScoreSource::Logits => (ScoreKind::Logits, logits),
         };
-        let remainder = Some(self.remainder(&table)?);
+        let remainder = self.remainder(&table)?;
         let provenance = self.provenance(sequences, &learner(settings), settings.named());
         Ok(Scores::new(ScoresFile { kind, provenance, remainder, table, contexts: Vec::new() }))
     }
@@ -221,7 +236,7 @@ impl Run {
         let modules: Option<Vec<_>> =
             (0..self.config().blocks).flat_map(|block| self.config().modules(block)).map(module).collect();
         let Some(table) = modules.and_then(|modules| ScoreTable::new(modules).ok()) else { return Ok(None) };
-        let remainder = Some(self.remainder(&table)?);
+        let remainder = self.remainder(&table)?;
         let provenance = self.provenance(&[], &learner(&self.learning), self.learning.named());
         let contexts = Vec::new();
         Ok(Some(Scores::new(ScoresFile { kind: ScoreKind::Loss, provenance, remainder, table, contexts })))
@@ -229,18 +244,22 @@ impl Run {
 
     /// Makes every module in every format, where that has not been done, and gives the bank.
     pub(crate) fn fill(&self, progress: &mut dyn Progress) -> Result<CandidateBank, Error> {
+        self.fill_within(&self.room()?, progress)
+    }
+
+    fn fill_within(&self, room: &Room, progress: &mut dyn Progress) -> Result<CandidateBank, Error> {
         // A quantizer that needs no data must not ask for any.
         let sequences =
             if self.method.needs() == CalibrationNeeds::Nothing { &[] } else { self.sequences(progress)? };
         let mut bank = self.bank();
         let fitting = self.fitting()?;
         let wanted = |module: &ModuleName| fitting.get(module).cloned().unwrap_or_default();
-        bank.fill(&self.decoder, &self.method, &|| self.batches(sequences), &wanted, progress)?;
+        bank.fill(&self.decoder, &self.method, &|| self.batches(sequences), &wanted, room, progress)?;
         Ok(bank.clone())
     }
 
     /// Of each module, the formats whose blocks fit it.
-    fn fitting(&self) -> Result<BTreeMap<ModuleName, Vec<Format>>, Error> {
+    pub(crate) fn fitting(&self) -> Result<BTreeMap<ModuleName, Vec<Format>>, Error> {
         let mut fitting = BTreeMap::new();
         for module in (0..self.config().blocks).flat_map(|block| self.config().modules(block)) {
             let fits = |format: &&Format| self.method.quantizer.fits(format, module.shape);
@@ -254,13 +273,19 @@ impl Run {
         Ok(fitting)
     }
 
-    /// What the model holds besides the modules of `table`.
-    pub(crate) fn remainder(&self, table: &ScoreTable) -> Result<Remainder, Error> {
+    /// The checkpoint, which is copied where a model is written.
+    pub(crate) fn folder(&self) -> Result<&Path, Error> {
+        self.folder.as_deref().ok_or(Error::NoFolder { wanted: "a checkpoint to write the model from" })
+    }
+
+    /// What the model holds besides the modules of `table`; unknown for a model without a folder.
+    pub(crate) fn remainder(&self, table: &ScoreTable) -> Result<Option<Remainder>, Error> {
+        let Some(folder) = &self.folder else { return Ok(None) };
         let config = self.config();
         let [blocks, kv_heads, head_dim] =
             [config.blocks, config.kv_heads, config.head_dim].map(|number| number as u64);
         let cache = Some(CacheShape { blocks, kv_heads, head_dim });
-        Ok(Remainder { cache, ..gamma_export::remainder(self.checkpoint.folder(), table)? })
+        Ok(Some(Remainder { cache, ..gamma_export::remainder(folder, table)? }))
     }
 
     /// Quantizes the model as `plan` says.
@@ -283,19 +308,19 @@ impl Run {
         let wanted = |module: &ModuleName| {
             plan.choice(module).map(|choice| choice.format.clone()).into_iter().collect()
         };
-        let mut other_calibration = false;
+        let (mut other_calibration, all) = (false, Room::default());
         if self.method.needs() == CalibrationNeeds::Nothing {
-            bank.fill(&self.decoder, &self.method, &Vec::new, &wanted, progress)?;
+            bank.fill(&self.decoder, &self.method, &Vec::new, &wanted, &all, progress)?;
         } else {
             let sequences = self.sequences(progress)?;
             other_calibration = digest(sequences) != plan.provenance().calibration;
-            bank.fill(&self.decoder, &self.method, &|| self.batches(sequences), &wanted, progress)?;
+            bank.fill(&self.decoder, &self.method, &|| self.batches(sequences), &wanted, &all, progress)?;
         }
         let weight = |choice: &gamma_core::Choice| {
-            let weight = bank.get(&choice.name, &choice.format);
-            weight.map(|weight| (choice.name.clone(), Arc::clone(weight)))
+            let weight = bank.get(&choice.name, &choice.format).transpose()?;
+            Some(weight.map(|weight| (choice.name.clone(), weight)))
         };
-        let weights: BTreeMap<_, _> = plan.choices().iter().filter_map(weight).collect();
+        let weights = plan.choices().iter().filter_map(weight).collect::<Result<BTreeMap<_, _>, _>>()?;
         assert_eq!(weights.len(), plan.choices().len(), "the bank was filled for this plan");
         Ok(Applied { run: self, plan: plan.clone(), weights, scales: bank.scales(), other_calibration })
     }
@@ -327,7 +352,8 @@ impl Run {
         paths: &[PathBuf],
         progress: &mut dyn Progress,
     ) -> Result<Jury, Error> {
-        let windows = self.text.encode_files(paths)?.sliding(protocol.length, protocol.stride)?;
+        let text = self.text.as_ref().ok_or(Error::NoFolder { wanted: "text as tokens" })?;
+        let windows = text.encode_files(paths)?.sliding(protocol.length, protocol.stride)?;
         let windows = protocol.limit.map_or(windows.clone(), |limit| windows.spread(limit.max(1)));
         Jury::new(self, windows, protocol.length, progress)
     }
