@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::highs;
 use crate::workspace::{Workspace, run as run_command};
 
-const NAMES: &str = "`judge`, `learn`, `project` and `quant`";
+const NAMES: &str = "`judge`, `learn`, `project`, `quant` and `stream`";
 
 /// Runs the benchmark that `args` name first; the rest goes to it.
 pub fn run(workspace: &Workspace, args: &[String]) -> Result<()> {
@@ -16,6 +16,7 @@ pub fn run(workspace: &Workspace, args: &[String]) -> Result<()> {
         Some((name, rest)) if name == "learn" => learn(workspace, rest),
         Some((name, rest)) if name == "project" => project(workspace, rest),
         Some((name, rest)) if name == "quant" => quant(workspace, rest),
+        Some((name, rest)) if name == "stream" => stream(workspace, rest),
         Some((name, _)) => bail!("unknown benchmark `{name}`; there are {NAMES}"),
         None => bail!("no benchmark named; there are {NAMES}"),
     }
@@ -45,6 +46,14 @@ fn project(workspace: &Workspace, args: &[String]) -> Result<()> {
     let highs = highs::provide(workspace)?;
     let mut run = workspace.cargo("run");
     run.args(["--release", "--package", "gamma-ilp", "--example", "timing", "--"]).args(args);
+    run_command(highs.apply(&mut run))
+}
+
+/// Peak memory of learning on a model that is larger than memory.
+fn stream(workspace: &Workspace, args: &[String]) -> Result<()> {
+    let highs = highs::provide(workspace)?;
+    let mut run = workspace.cargo("run");
+    run.args(["--release", "--package", "gamma", "--example", "stream", "--"]).args(args);
     run_command(highs.apply(&mut run))
 }
 

@@ -30,6 +30,8 @@ usage: cargo xtask COMMAND
   bench quant [--threads N] [--repeats N]
                 time of the quantizers and of packing, as Markdown; with torch, or gptqmodel, in the
                 interpreter GAMMA_PYTHON (else python3), of GPTQ there as well
+  bench stream [--blocks N] [--length N] [--max-mib N] ...
+                peak memory of learning on a model of 8B with made-up weights, against the announcement
   test [ARGS]   all tests and doc tests; ARGS go to `cargo test`
   tidy          borders between crates, documents and sources
   validate      the whole gate: format, tidy, clippy, tests, docs

@@ -55,7 +55,7 @@ struct Variant {
 
 pub fn ablate(args: &AblateArgs) -> anyhow::Result<()> {
     let mut watch = Watch::new()?;
-    let run = args.learning.complete(args.model.builder()?)?.build()?;
+    let run = args.learning.complete(args.model.builder()?, Some(&args.out))?.build()?;
     watch::introduce(&run);
     let setting = format!(
         "{} with {}; {:?}; {:?}; {:?}; {}\n",

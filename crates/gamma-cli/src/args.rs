@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -11,12 +11,13 @@ use gamma::{
 
 use crate::{
     ablate::AblateArgs,
-    budget::{BudgetArg, ChangeArg},
+    budget::{BudgetArg, ChangeArg, SizeArg},
     compare::CompareArgs,
     constraints::ConstraintArgs,
     eval::EvalArgs,
     hub,
     judging::JudgingArgs,
+    keeping::KeepingArgs,
     quantizer::{Method, QuantizerArgs},
     refinement::{RefinementArgs, RivalArgs},
 };
@@ -118,6 +119,13 @@ pub struct LearningArgs {
     /// Sequences per gradient step
     #[arg(long, default_value_t = 2)]
     batch: usize,
+    /// Memory that learning may take, such as 12GiB: packed candidates and hidden states beyond that go
+    /// to a temporary file beside the results
+    #[arg(long, value_name = "SIZE")]
+    max_memory: Option<SizeArg>,
+    /// Print what learning takes (memory, disk, time), and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -169,6 +177,8 @@ pub struct RunArgs {
     /// Draw the calibration data anew this many times, and say which choices they hardly decide
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub bootstrap: usize,
+    #[command(flatten)]
+    pub keeping: KeepingArgs,
     /// Folder for scores, plans, checkpoints, table and picture; earlier results are replaced
     #[arg(long, value_name = "DIR", default_value = "gamma-out")]
     pub out: PathBuf,
@@ -183,6 +193,8 @@ pub struct LearnArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub learning: LearningArgs,
+    #[command(flatten)]
+    pub keeping: KeepingArgs,
     /// Where the scores go
     #[arg(long, value_name = "FILE", default_value = "scores.json")]
     pub out: PathBuf,
@@ -390,8 +402,8 @@ impl LearningArgs {
         })
     }
 
-    /// Adds everything that concerns learning.
-    pub fn complete(&self, builder: Builder) -> anyhow::Result<Builder> {
+    /// Adds everything that concerns learning; `out` is the folder of the results.
+    pub fn complete(&self, builder: Builder, out: Option<&Path>) -> anyhow::Result<Builder> {
         let Some(calibration) = self.text.calibration() else {
             bail!("learning needs text: `--calibration FILE`, or `--calibration sampled`");
         };
@@ -400,9 +412,14 @@ impl LearningArgs {
             Score::Losses => ScoreSource::Losses,
             Score::Logits => ScoreSource::Logits,
         };
-        Ok(self
-            .quantizer
-            .complete(builder)?
+        let mut builder = self.quantizer.complete(builder)?;
+        if let Some(SizeArg(bytes)) = self.max_memory {
+            builder = builder.max_memory(bytes);
+        }
+        if let Some(folder) = out.filter(|folder| !folder.as_os_str().is_empty()) {
+            builder = builder.scratch(folder);
+        }
+        Ok(builder
             .calibration(calibration)
             .candidates(self.candidates.iter().copied())
             .learning(settings)

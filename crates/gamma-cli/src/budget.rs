@@ -25,6 +25,18 @@ const UNITS: [(&str, f64); 7] = [
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ChangeArg(pub Change);
 
+/// A size in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SizeArg(pub u64);
+
+impl FromStr for SizeArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        bytes(text).unwrap_or_else(|| Err("expected a size with a unit such as 12GiB".to_owned())).map(Self)
+    }
+}
+
 impl FromStr for BudgetArg {
     type Err = String;
 
@@ -136,6 +148,12 @@ mod tests {
         assert_eq!(change("5"), Ok(Change::Modules(5)));
         assert_eq!(change("10KiB"), Ok(Change::Bytes(10_240)));
         assert!(change("1.5").is_err() && change("").is_err());
+    }
+
+    #[test]
+    fn sizes_have_a_unit() {
+        assert_eq!("1.5GiB".parse(), Ok(SizeArg(3 << 29)));
+        assert!("12".parse::<SizeArg>().is_err() && "GiB".parse::<SizeArg>().is_err());
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub struct CompareArgs {
 
 pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let mut watch = Watch::new()?;
-    let run = args.learning.complete(args.model.builder()?)?.build()?;
+    let run = args.learning.complete(args.model.builder()?, None)?.build()?;
     watch::introduce(&run);
     let ledger = Ledger::open(&args.out, "compare", &setting(args, &run), args.fresh)?;
     let choices = args.choices.iter().map(Choices::load).collect::<Result<Vec<_>, _>>()?;

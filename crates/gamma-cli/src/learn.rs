@@ -2,18 +2,23 @@
 
 use crate::{
     args::LearnArgs,
+    keeping,
     watch::{self, Watch},
 };
 
 pub fn learn(args: &LearnArgs) -> anyhow::Result<()> {
     let mut watch = Watch::new()?;
-    let run = args.learning.complete(args.model.builder()?)?.build()?;
+    let run = args.learning.complete(args.model.builder()?, args.out.parent())?.build()?;
     watch::introduce(&run);
+    if args.learning.dry_run {
+        return watch::demand(&run);
+    }
     watch::writable(args.out.parent())?;
-    let scores = run.learn(&mut watch)?;
-    watch.finish();
+    let state = args.keeping.beside(&args.out);
+    let scores = keeping::learn(&run, &state, &mut watch)?.scores;
     watch::warn_of_starved(&scores);
     scores.save(&args.out)?;
+    state.remove()?;
     note!("wrote {}", args.out.display());
     Ok(())
 }

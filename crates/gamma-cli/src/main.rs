@@ -27,6 +27,7 @@ mod explain;
 mod frontier;
 mod hub;
 mod judging;
+mod keeping;
 mod learn;
 mod ledger;
 mod project;

@@ -12,7 +12,7 @@ use gamma::{
 use crate::{
     args::RunArgs,
     budget::BudgetArg,
-    constraints,
+    constraints, keeping,
     project::headline,
     refinement,
     watch::{self, Watch},
@@ -21,8 +21,11 @@ use crate::{
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut watch = Watch::new()?;
-    let run = args.learning.complete(args.model.builder()?)?.build()?;
+    let run = args.learning.complete(args.model.builder()?, Some(&args.out))?.build()?;
     watch::introduce(&run);
+    if args.learning.dry_run {
+        return watch::demand(&run);
+    }
     // Whatever can be refused is refused before the long work, not after it.
     check_budgets(&run, args)?;
     run.check_gate()?;
@@ -30,8 +33,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let rivals = args.rivals.plans()?;
     let jury = args.judging.jury(&run, args.learning.length(), &mut watch)?;
 
-    let learning = run.learn_detailed(args.learning.seed(), &mut watch)?;
-    watch.finish();
+    let state = args.keeping.beside(&args.out.join("scores.json"));
+    let learning = keeping::learn(&run, &state, &mut watch)?;
     let mut scores = learning.scores.clone();
     watch::warn_of_starved(&scores);
     scores.save(args.out.join("scores.json"))?;
@@ -90,6 +93,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     }
     write_atomically(&args.out.join("report.md"), page.as_bytes())?;
     write_atomically(&args.out.join("perplexity.svg"), report::curve_svg(&outcomes)?.as_bytes())?;
+    // Until here an interrupted run would not have to learn again.
+    state.remove()?;
     note!("scores, plans, table and picture are in {}", args.out.display());
     note!("{:.1} s in all", start.elapsed().as_secs_f64());
     Ok(())

@@ -100,6 +100,17 @@ pub fn warn_of_starved(scores: &Scores) {
     }
 }
 
+/// Says what learning takes.
+pub fn demand(run: &Run) -> anyhow::Result<()> {
+    let demand = run.demand()?;
+    say!("{demand}");
+    say!(
+        "{:10.0} s at least, by the rate of a matrix product here",
+        demand.time_on(run.device()).as_secs_f64()
+    );
+    Ok(())
+}
+
 /// Whether results can be written to `folder` (which is made), tried before the work and not after.
 pub fn writable(folder: Option<&Path>) -> anyhow::Result<()> {
     let folder = folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -128,6 +139,11 @@ impl Progress for Watch {
                     step.loss, step.expected_bits, step.multiplier
                 );
                 self.show("learning", step.done, step.total, what);
+            }
+            Event::Resuming { steps } => note!("going on after step {steps} of the interrupted run"),
+            Event::Stopping => {
+                note!("learning stops where it can be taken up again; Ctrl-C again stops at once");
+                return ControlFlow::Continue(());
             }
             Event::Scoring { done, total } => self.show("scoring", done, total, String::new()),
             Event::Refining { stage, step, total } => {

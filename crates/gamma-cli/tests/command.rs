@@ -2,10 +2,8 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    time::Duration,
 };
 
 fn fable() -> PathBuf {
@@ -230,21 +228,6 @@ fn a_damaged_model_is_named() {
         refusal(&["learn", "--model", &model, "--calibration", &text, "--length", "64", "--out", &out]);
     assert!(error.contains("model.safetensors"), "{error}");
     assert!(!Path::new(&out).exists());
-}
-
-#[cfg(unix)]
-#[test]
-fn ctrl_c_leaves_nothing_half_written() {
-    let scratch = tempfile::tempdir().expect("a folder");
-    let out = scratch.path().join("scores.json");
-    let mut child = learn(&out).args(["--rounds", "30000"]).stderr(Stdio::piped()).spawn().expect("starts");
-    let mut said = BufReader::new(child.stderr.take().expect("piped"));
-    said.read_line(&mut String::new()).expect("the model is introduced before the work begins");
-    std::thread::sleep(Duration::from_secs(1));
-    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
-    assert!(kill.success());
-    assert_eq!(child.wait().expect("ends").code(), Some(130));
-    assert_eq!(fs::read_dir(scratch.path()).expect("reads").count(), 0);
 }
 
 #[test]

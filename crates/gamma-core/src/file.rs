@@ -6,27 +6,9 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    Budget, Certificate, Choice, Context, Digest, Format, ModuleName, ModuleScores, Origin, Plan, PlanError,
-    Remainder, Routing, ScoreKind, ScoreTable, ScoreTableError,
+    Budget, Certificate, Choice, Context, Format, ModuleName, ModuleScores, Origin, Plan, PlanError,
+    Provenance, Remainder, Routing, ScoreKind, ScoreTable, ScoreTableError,
 };
-
-/// Where a score table came from. Two tables with equal provenance are equal on one backend and
-/// version of gamma.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Provenance {
-    /// The architecture, such as `LlamaForCausalLM`.
-    pub architecture: String,
-    /// Hash of all weights.
-    pub weights: Digest,
-    /// Hash of the calibration tokens.
-    pub calibration: Digest,
-    /// The quantizer and its settings, in words.
-    pub quantizer: String,
-    /// The learner and its settings, in words.
-    pub learner: String,
-    /// Hash of every setting that can change a score.
-    pub settings: Digest,
-}
 
 /// The content of a score file.
 #[derive(Clone, Debug, PartialEq)]
@@ -278,7 +260,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        BitWidth, CacheShape, FixedRole, FixedTensor, GroupSize, Measure, ScoredOption, SparseExpert,
+        BitWidth, CacheShape, Digest, FixedRole, FixedTensor, GroupSize, Measure, ScoredOption, SparseExpert,
     };
 
     const SHAPE: [usize; 2] = [10, 10];
@@ -309,6 +291,9 @@ mod tests {
                 quantizer: "rtn".into(),
                 learner: "none".into(),
                 settings: digest,
+                version: Some("0.1.0".into()),
+                named: [("rounds".into(), "8".into())].into(),
+                tensors: [("wte".into(), digest)].into(),
             },
             remainder: Some(remainder()),
             routing: Some(Routing {
@@ -387,8 +372,12 @@ mod tests {
     fn files_without_the_newer_keys_are_read() {
         let mut scores = scores();
         (scores.remainder, scores.routing) = (None, None);
+        scores.provenance.version = None;
+        scores.provenance.named.clear();
+        scores.provenance.tensors.clear();
         let json = scores.to_json();
-        assert!(!json.contains("remainder") && !json.contains("routing"), "{json}");
+        let newer = ["remainder", "routing", "version", "named", "tensors"];
+        assert!(!newer.iter().any(|key| json.contains(key)), "{json}");
         assert_eq!(ScoresFile::from_json(&scores.to_json()).unwrap(), scores);
         let mut file = plan(scores, None);
         (file.constraints, file.excluded) = (Vec::new(), Vec::new());

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData, activation::silu};
-use safetensors::Dtype;
 
 use crate::{
-    Checkpoint, Config, ModelError, Module, attention::Attention, config::ATTENTION, experts::Router,
+    Config, FloatType, ModelError, Module, Source, attention::Attention, config::ATTENTION, experts::Router,
     positions::Positions, sample::Past,
 };
 
@@ -23,8 +22,8 @@ pub struct Block {
     biases: Vec<Option<Tensor<1>>>, // likewise
     attention_norm: Tensor<1>,
     mlp_norm: Tensor<1>,
-    /// The types of both norms in the checkpoint.
-    norm_dtypes: [Dtype; 2],
+    /// The types of both norms where they are stored.
+    norm_types: [FloatType; 2],
     norm_eps: f64,
     attention: Attention,
     /// Where tokens go, in a block with experts.
@@ -41,18 +40,18 @@ pub type Tap<'a> = &'a mut dyn FnMut(usize, &Tensor<3>, Tensor<3>) -> Tensor<3>;
 
 impl Block {
     pub(crate) fn load(
-        checkpoint: &Checkpoint,
+        source: &dyn Source,
         number: usize,
         positions: Arc<Positions>,
         device: &Device,
     ) -> Result<Self, ModelError> {
-        let config: &Config = checkpoint.config();
+        let config: &Config = source.config();
         let modules = config.modules(number);
         let vector = |name: &str, length: usize| -> Result<Tensor<1>, ModelError> {
-            Ok(Tensor::from_data(TensorData::new(checkpoint.read(name, &[length])?, [length]), device))
+            Ok(Tensor::from_data(TensorData::new(source.read(name, &[length])?, [length]), device))
         };
         let matrix = |name: &str, shape: [usize; 2]| -> Result<Tensor<2>, ModelError> {
-            Ok(Tensor::from_data(TensorData::new(checkpoint.read(name, &shape)?, shape), device))
+            Ok(Tensor::from_data(TensorData::new(source.read(name, &shape)?, shape), device))
         };
         let mut weights = Vec::with_capacity(modules.len());
         let mut biases = Vec::with_capacity(modules.len());
@@ -69,7 +68,7 @@ impl Block {
         Ok(Self {
             weights,
             biases,
-            norm_dtypes: [checkpoint.dtype(&names[0])?, checkpoint.dtype(&names[1])?],
+            norm_types: [source.float_type(&names[0])?, source.float_type(&names[1])?],
             attention_norm: norm(&names[0])?,
             mlp_norm: norm(&names[1])?,
             norm_eps: config.norm_eps,
@@ -116,8 +115,8 @@ impl Block {
         [(attention, &self.attention_norm), (mlp, &self.mlp_norm)]
     }
 
-    pub(crate) fn norm_dtype(&self, attention: bool) -> Dtype {
-        self.norm_dtypes[usize::from(!attention)]
+    pub(crate) fn norm_type(&self, attention: bool) -> FloatType {
+        self.norm_types[usize::from(!attention)]
     }
 
     pub(crate) fn norm_mut(&mut self, attention: bool) -> &mut Tensor<1> {

@@ -9,6 +9,7 @@ use std::{
 use gamma_core::Digest;
 use half::{bf16, f16};
 use memmap2::Mmap;
+use rayon::prelude::*;
 use safetensors::{
     Dtype, SafeTensors,
     tensor::{Metadata, TensorInfo},
@@ -16,7 +17,7 @@ use safetensors::{
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::{Config, ModelError};
+use crate::{Config, FloatType, ModelError};
 
 /// An open checkpoint: a configuration and tensors that are read when they are asked for.
 #[derive(Debug)]
@@ -140,8 +141,12 @@ impl Checkpoint {
     }
 
     /// The type in which a tensor is stored.
-    pub(crate) fn dtype(&self, tensor: &str) -> Result<Dtype, ModelError> {
-        Ok(self.raw(tensor)?.1.dtype)
+    pub(crate) fn float_type(&self, tensor: &str) -> Result<FloatType, ModelError> {
+        Ok(match self.raw(tensor)?.1.dtype {
+            Dtype::BF16 => FloatType::Bf16,
+            Dtype::F16 => FloatType::F16,
+            _ => FloatType::F32,
+        })
     }
 
     /// Hash over names, types, shapes and bytes of all tensors. It does not depend on how the
@@ -157,6 +162,22 @@ impl Checkpoint {
             hash.update(bytes);
         }
         Ok(Digest::sha256(hash.finalize().into()))
+    }
+
+    /// For every tensor a hash over its type, shape and bytes.
+    ///
+    /// # Errors
+    /// [`ModelError`] if a tensor cannot be reached.
+    pub fn digests(&self) -> Result<BTreeMap<String, Digest>, ModelError> {
+        let names: Vec<&String> = self.tensors.keys().collect();
+        let digest = |name: &&String| {
+            let (_, info, bytes) = self.raw(name)?;
+            let mut hash = Sha256::new();
+            hash.update(format!("{:?}\0{:?}\0", info.dtype, info.shape));
+            hash.update(bytes);
+            Ok(((*name).clone(), Digest::sha256(hash.finalize().into())))
+        };
+        names.par_iter().map(digest).collect()
     }
 
     fn raw(&self, tensor: &str) -> Result<(&Shard, &TensorInfo, &[u8]), ModelError> {

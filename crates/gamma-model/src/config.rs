@@ -137,6 +137,15 @@ impl Config {
         file.keys::<Raw>()?.check(&file)
     }
 
+    /// Reads the text of a `config.json`.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn from_json(text: &str) -> Result<Self, ModelError> {
+        let file = File { path: Path::new("config.json"), text };
+        file.keys::<Raw>()?.check(&file)
+    }
+
     /// The experts of block `block`, if it has any.
     #[must_use]
     pub fn experts(&self, block: usize) -> Option<&Experts> {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::{Block, Checkpoint, Config, ModelError, block::rms_norm, positions::Positions};
+use crate::{Block, Config, ModelError, Source, block::rms_norm, positions::Positions};
 
 /// Embedding, final norm and head on a device. Blocks are loaded one at a time, so that a model
 /// larger than memory can be run.
 #[derive(Debug)]
 pub struct Decoder {
-    checkpoint: Arc<Checkpoint>,
+    source: Arc<dyn Source>,
     device: Device,
     embedding: Tensor<2>, // [vocab_size, hidden_size]
     norm: Tensor<1>,      // [hidden_size]
@@ -24,20 +24,20 @@ impl Decoder {
     ///
     /// # Errors
     /// [`ModelError`] if a tensor is missing or damaged, or `context` is longer than the model's.
-    pub fn load(checkpoint: Arc<Checkpoint>, context: usize, device: &Device) -> Result<Self, ModelError> {
-        let config = checkpoint.config();
+    pub fn load(source: Arc<dyn Source>, context: usize, device: &Device) -> Result<Self, ModelError> {
+        let config = source.config();
         if context < 2 || context > config.max_positions {
             let expected = format!("the model takes 2 to {} tokens", config.max_positions);
             return Err(ModelError::Length { length: context, expected });
         }
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
         let matrix = |name: &str| -> Result<Tensor<2>, ModelError> {
-            let values = checkpoint.read(name, &[vocab, hidden])?;
+            let values = source.read(name, &[vocab, hidden])?;
             Ok(Tensor::from_data(TensorData::new(values, [vocab, hidden]), device))
         };
         let embedding = matrix("model.embed_tokens.weight")?;
         let head = if config.tied_head { embedding.clone() } else { matrix("lm_head.weight")? };
-        let norm = TensorData::new(checkpoint.read("model.norm.weight", &[hidden])?, [hidden]);
+        let norm = TensorData::new(source.read("model.norm.weight", &[hidden])?, [hidden]);
         Ok(Self {
             embedding,
             head,
@@ -45,14 +45,14 @@ impl Decoder {
             positions: Arc::new(Positions::new(config, context, device)),
             context,
             device: device.clone(),
-            checkpoint,
+            source,
         })
     }
 
     /// The model's sizes and constants.
     #[must_use]
     pub fn config(&self) -> &Config {
-        self.checkpoint.config()
+        self.source.config()
     }
 
     /// The longest sequence that this decoder was loaded for.
@@ -72,7 +72,7 @@ impl Decoder {
     /// # Errors
     /// [`ModelError`] names the tensor that is missing, misshapen or not finite.
     pub fn block(&self, number: usize) -> Result<Block, ModelError> {
-        Block::load(&self.checkpoint, number, Arc::clone(&self.positions), &self.device)
+        Block::load(&*self.source, number, Arc::clone(&self.positions), &self.device)
     }
 
     /// The residual stream before the first block, `[batch, tokens, hidden_size]`.

@@ -120,6 +120,15 @@ pub enum ModelError {
         /// The value.
         value: f32,
     },
+    /// A source of weights that is no checkpoint failed.
+    #[error("tensor `{tensor}` cannot be had")]
+    Source {
+        /// The tensor.
+        tensor: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Replacement weights of another shape.
     #[error("module `{module}`: expected a weight of shape {expected:?}, found {found:?}")]
     ModuleShape {

@@ -2,9 +2,8 @@
 
 use burn::tensor::{Tensor, TensorData};
 use half::{bf16, f16};
-use safetensors::Dtype;
 
-use crate::{Block, block::FEED_FORWARD, config::ATTENTION};
+use crate::{Block, FloatType, block::FEED_FORWARD, config::ATTENTION};
 
 /// An input that one or more modules of a block read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +69,7 @@ impl Block {
             }
             Producer::AttentionNorm | Producer::MlpNorm => {
                 let attention = input.producer == Some(Producer::AttentionNorm);
-                let dtype = self.norm_dtype(attention);
+                let dtype = self.norm_type(attention);
                 let norm = self.norm_mut(attention);
                 let data = norm.to_data();
                 let weight = data.as_slice::<f32>().expect("norms are loaded as f32");
@@ -96,10 +95,10 @@ impl Block {
 }
 
 /// `value` as the nearest number of a type.
-fn rounded(value: f32, dtype: Dtype) -> f32 {
+fn rounded(value: f32, dtype: FloatType) -> f32 {
     match dtype {
-        Dtype::BF16 => bf16::from_f32(value).to_f32(),
-        Dtype::F16 => f16::from_f32(value).to_f32(),
+        FloatType::Bf16 => bf16::from_f32(value).to_f32(),
+        FloatType::F16 => f16::from_f32(value).to_f32(),
         _ => value,
     }
 }

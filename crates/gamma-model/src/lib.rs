@@ -37,6 +37,7 @@ mod fold;
 mod judge;
 mod positions;
 mod sample;
+mod source;
 mod text;
 
 pub use architecture::Architecture;
@@ -48,6 +49,7 @@ pub use error::ModelError;
 pub use fold::{Input, Producer};
 pub use judge::{Evaluation, Judge, Load, PREDICTIONS, Prefix, Tick, Windows};
 pub use sample::sample;
+pub use source::{FloatType, Source};
 pub use text::{TextEncoder, Tokens};
 
 /// The code of the page on adding a family is compiled with the documentation tests.

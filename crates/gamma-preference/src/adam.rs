@@ -1,10 +1,12 @@
 //! Adam (Kingma & Ba 2015) on the logits.
 
+use serde::{Deserialize, Serialize};
+
 /// First moments per logit; the second moment is shared by all modules.
 ///
 /// A second moment per logit would move every module at the same speed, whatever its effect on the
 /// loss, and with it erase the very differences that are to be learned.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Adam {
     rate: f64,
     first: Vec<Vec<f64>>,
@@ -24,6 +26,12 @@ impl Adam {
             second: vec![0.0; logits.len()],
             updates: vec![0; logits.len()],
         }
+    }
+
+    /// Whether there is one moment for each of `logits`.
+    pub(crate) fn fits(&self, logits: &[Vec<f64>]) -> bool {
+        let same = self.first.iter().map(Vec::len).eq(logits.iter().map(Vec::len));
+        same && self.second.len() == logits.len() && self.updates.len() == logits.len()
     }
 
     /// Takes note of the mean square of a module's gradient before the first update.

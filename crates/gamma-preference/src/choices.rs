@@ -2,6 +2,7 @@
 
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::Sampling;
 
@@ -13,7 +14,7 @@ pub(crate) fn stream(seed: u64, round: usize, block: usize, step: usize) -> ChaC
 }
 
 /// A drawn choice among the candidates of one module.
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Draw {
     /// What runs in the forward pass.
     pub(crate) used: Shares,
@@ -22,7 +23,7 @@ pub(crate) struct Draw {
 }
 
 /// How much of each candidate is in use.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Shares {
     /// One candidate and nothing else.
     Pure(usize),
@@ -31,6 +32,14 @@ pub(crate) enum Shares {
 }
 
 impl Shares {
+    /// Whether this is a choice among `candidates`.
+    pub(crate) fn fits(&self, candidates: usize) -> bool {
+        match self {
+            Self::Pure(only) => *only < candidates,
+            Self::Mixed(shares) => shares.len() == candidates,
+        }
+    }
+
     /// The share of candidate `k`.
     pub(crate) fn of(&self, k: usize) -> f64 {
         match self {

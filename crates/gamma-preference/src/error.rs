@@ -2,6 +2,8 @@
 
 use gamma_core::{ModuleName, ScoreTableError};
 
+use crate::StateError;
+
 /// Why [`learn`](crate::learn()) fails; `E` is the network's own error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,6 +49,9 @@ pub enum LearnError<E: std::error::Error + 'static> {
     /// The progress callback asked to stop.
     #[error("learning was interrupted")]
     Interrupted,
+    /// The state to go on from is damaged or of another run.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The scores do not form a table.
     #[error(transparent)]
     Table(#[from] ScoreTableError),

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use gamma_core::{Context, ScoreTable};
 
 use crate::{
-    Bank, Competitor, LearnError, Network, Normaliser, Observations, Progress, Reading, Settings,
+    Bank, Competitor, LearnError, Network, Normaliser, Observations, Progress, Reading, Settings, State,
     fisher::fisher, learner::Learner, mixed, per_module, scores::logit_table, teacher, through,
 };
 
@@ -46,6 +46,34 @@ pub fn learn<N: Network>(
     settings: &Settings,
     progress: &mut dyn Progress,
 ) -> Result<Learned, LearnError<N::Error>> {
+    go(network, inputs, settings, None, progress)
+}
+
+/// Goes on from `state`, which [`Progress::rest`] gave, to the same result bit for bit as
+/// [`learn`] without an interruption, on the same backend and machine.
+///
+/// `network`, `inputs` and `settings` must be those of the run that was interrupted: what can be
+/// told from the state is checked, but only the caller knows the weights, the data and the settings.
+///
+/// # Errors
+/// As [`learn`]; [`LearnError::State`] if the state cannot be one of this run.
+pub fn resume<N: Network>(
+    network: &mut N,
+    inputs: &[Tensor<3>],
+    settings: &Settings,
+    state: State,
+    progress: &mut dyn Progress,
+) -> Result<Learned, LearnError<N::Error>> {
+    go(network, inputs, settings, Some(state), progress)
+}
+
+fn go<N: Network>(
+    network: &mut N,
+    inputs: &[Tensor<3>],
+    settings: &Settings,
+    state: Option<State>,
+    progress: &mut dyn Progress,
+) -> Result<Learned, LearnError<N::Error>> {
     settings.check()?;
     if inputs.is_empty() {
         return Err(LearnError::Nothing("no calibration sequences"));
@@ -59,19 +87,21 @@ pub fn learn<N: Network>(
     }
     let mut learner = Learner::new(blocks, settings);
     learner.check_target()?;
-    let fisher = match settings.objective.normaliser {
-        Normaliser::Fisher => fisher(network, inputs, settings)?,
-        _ => Vec::new(),
-    };
     let rounds = match settings.objective.reading {
         Reading::PerModule => 0,
         _ => settings.rounds,
     };
-    for round in 0..=rounds {
+    if let Some(state) = state {
+        learner.restore(state, rounds, inputs.len())?;
+    }
+    let fisher = match settings.objective.normaliser {
+        Normaliser::Fisher => fisher(network, inputs, settings)?,
+        _ => Vec::new(),
+    };
+    for round in learner.resumed.round..=rounds {
         match settings.objective.reading {
             Reading::PerModule => {
                 per_module::survey(&mut learner, network, inputs, progress)?;
-                break;
             }
             Reading::Teacher => teacher::round(&mut learner, network, inputs, round, &fisher, progress)?,
             Reading::Mixed { last } => {
@@ -83,7 +113,10 @@ pub fn learn<N: Network>(
                 through::round(&mut learner, network, inputs, round, &fisher, weights, progress)?;
             }
         }
-        learner.end_round(round)?;
+        if settings.objective.reading != Reading::PerModule {
+            learner.end_round(round)?;
+        }
+        learner.rest(round + 1, 0, &[], progress)?;
     }
     let (losses, contexts) = learner.tables()?;
     let competitors: Vec<Competitor> = learner.blocks.into_iter().flatten().collect();

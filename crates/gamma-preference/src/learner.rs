@@ -4,6 +4,7 @@
 use burn::tensor::Tensor;
 use gamma_core::{ScoreTable, ScoreTableError};
 use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Bank, Block, Competitor, Context, LearnError, Observations, Pressure, Progress, Settings, Step,
@@ -11,8 +12,10 @@ use crate::{
     choices::{Draw, Shares, balanced, draw, softmax, stream},
     observe::Estimate,
     price::{Multiplier, Widths},
+    reconstruction::mixed,
     scores::{floored, loss_tables},
     shape::energies,
+    state::Resumed,
 };
 
 /// Random streams for draws that belong to a whole round, or to all steps of a block.
@@ -20,6 +23,7 @@ const NOT_A_BLOCK: usize = (1 << 24) - 1;
 const NOT_A_STEP: usize = (1 << 24) - 1;
 
 /// A step that runs through the whole network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Pass {
     /// Its number in the round.
     pub(crate) step: usize,
@@ -43,13 +47,16 @@ pub(crate) struct Learner<'a> {
     /// What costs are in proportion to, module by module; nothing where they are not pooled.
     pub(crate) shapes: Vec<Vec<f64>>,
     /// What every option costs by all that was seen before this round.
-    costs: Vec<Vec<f64>>,
+    pub(crate) costs: Vec<Vec<f64>>,
     pub(crate) logits: Vec<Vec<f64>>,
     pub(crate) multiplier: Option<Multiplier>,
+    /// Where a resumed run goes on.
+    pub(crate) resumed: Resumed,
     widths: Widths,
-    adam: Adam,
-    price: f64,
-    done: usize,
+    pub(crate) adam: Adam,
+    pub(crate) price: f64,
+    /// Steps done.
+    pub(crate) done: usize,
     total: usize,
 }
 
@@ -59,6 +66,7 @@ impl<'a> Learner<'a> {
         let logits: Vec<Vec<f64>> = modules.iter().map(|module| vec![0.0; module.candidates.len()]).collect();
         let survey: usize = blocks.iter().map(|modules| survey_steps(modules, settings)).sum();
         Self {
+            resumed: Resumed::default(),
             widths: Widths::new(&modules),
             adam: Adam::new(settings.learning_rate, &logits),
             losses: vec![0.0; blocks.len()],
@@ -121,8 +129,12 @@ impl<'a> Learner<'a> {
         self.survey_choices(block, survey_steps(&self.blocks[block], self.settings))
     }
 
-    /// The passes of a round through the whole network, all drawn from the logits of this moment.
+    /// The passes of a round through the whole network, all drawn from the logits of this moment,
+    /// or those of the round that a resumed run is in the midst of.
     pub(crate) fn passes(&mut self, round: usize, available: usize) -> Vec<Pass> {
+        if self.resumed.is_within(round) && !self.resumed.passes.is_empty() {
+            return std::mem::take(&mut self.resumed.passes);
+        }
         let batches = self.batches(round, available);
         let steps = if round == 0 { self.longest_survey() } else { self.settings.steps };
         let surveyed: Vec<Vec<Vec<Draw>>> = match round {
@@ -377,22 +389,33 @@ fn centred<'a>(shares: &'a [f64], values: &'a [f64]) -> impl Iterator<Item = f64
     shares.iter().zip(values).map(move |(y, v)| y * (v - mean))
 }
 
-/// The first module with a slope that is not finite; the first of all if only the loss is not.
-pub(crate) fn not_finite(loss: f64, slopes: &[Vec<f64>]) -> Option<usize> {
+/// The module to name if a loss or a slope is not finite: the first one whose weights in use are not,
+/// which spoil everything behind them; else the first with such a slope; else the first of all.
+pub(crate) fn not_finite<B>(
+    bank: &Bank<B>,
+    used: &[Shares],
+    loss: f64,
+    slopes: &[Vec<f64>],
+) -> Option<usize> {
     let module = slopes.iter().position(|slopes| slopes.iter().any(|slope| !slope.is_finite()));
-    module.or((!loss.is_finite()).then_some(0))
+    if loss.is_finite() && module.is_none() {
+        return None;
+    }
+    let broken = |weight: &Tensor<2>| !weight.clone().sum().into_scalar::<f32>().is_finite();
+    mixed(bank, used).iter().position(broken).or(module).or(Some(0))
 }
 
 /// The error that a pass ends in at `block`, if its loss or a slope there is not finite.
-pub(crate) fn not_finite_in<E: std::error::Error>(
+pub(crate) fn not_finite_in<B, E: std::error::Error>(
     learner: &Learner<'_>,
     round: usize,
     pass: &Pass,
-    block: usize,
+    (block, bank): (usize, &Bank<B>),
     loss: f64,
     slopes: &[Vec<f64>],
 ) -> Option<LearnError<E>> {
-    let module = learner.blocks[block][not_finite(loss, slopes)?].name.clone();
+    let module = not_finite(bank, &choices(learner, block, pass), loss, slopes)?;
+    let module = learner.blocks[block][module].name.clone();
     Some(LearnError::NotFinite { block, round, step: pass.step, batch: pass.batch, module })
 }
 

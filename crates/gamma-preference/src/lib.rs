@@ -83,13 +83,15 @@ mod reconstruction;
 mod scores;
 mod settings;
 mod shape;
+mod state;
 mod teacher;
 mod through;
 
 pub use error::LearnError;
-pub use learn::{Learned, learn};
-pub use network::{Bank, Block, Candidate, Competitor, Head, Network, Tap};
+pub use learn::{Learned, learn, resume};
+pub use network::{Aside, Bank, Block, Candidate, Competitor, Head, Network, Tap};
 pub use objective::{Normaliser, Objective, Reading};
 pub use observe::{Context, Observation, Observations};
 pub use progress::{Progress, Step};
 pub use settings::{Pressure, Sampling, Settings};
+pub use state::{State, StateError};

@@ -48,7 +48,7 @@ pub(crate) fn round<N: Network>(
                 targets[number].loss(output, &scale)
             };
             let Slopes { loss, slopes: own } = contract(&bank, &choices(learner, block, pass), run, |_| ());
-            if let Some(error) = not_finite_in(learner, round, pass, block, loss, &own) {
+            if let Some(error) = not_finite_in(learner, round, pass, (block, &bank), loss, &own) {
                 return Err(error);
             }
             if let Some(output) = answered {

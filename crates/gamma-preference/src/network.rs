@@ -91,4 +91,36 @@ pub trait Network {
 
     /// What follows the last block. Only the readings of the objective with an end loss ask.
     fn head(&self) -> &Self::Head;
+
+    /// Puts hidden states aside that are needed again on the way back through the blocks. The default
+    /// leaves them where they are; a network that is short of memory may write them to a disk.
+    ///
+    /// # Errors
+    /// Whatever keeps them from being stored.
+    fn set_aside(&mut self, hidden: Tensor<3>) -> Result<Aside, Self::Error> {
+        Ok(Aside::Here(Box::new(hidden)))
+    }
+
+    /// Gives back what was set aside, bit for bit, and forgets it.
+    ///
+    /// # Errors
+    /// Whatever keeps them from being read.
+    ///
+    /// # Panics
+    /// The default, if it is asked for what another implementation has stored elsewhere.
+    fn fetch(&mut self, aside: Aside) -> Result<Tensor<3>, Self::Error> {
+        match aside {
+            Aside::Here(hidden) => Ok(*hidden),
+            Aside::Elsewhere(number) => panic!("nothing was stored under {number}"),
+        }
+    }
+}
+
+/// Hidden states that were set aside.
+#[derive(Debug)]
+pub enum Aside {
+    /// In memory.
+    Here(Box<Tensor<3>>),
+    /// Wherever the network that stored them finds them under this number.
+    Elsewhere(u64),
 }

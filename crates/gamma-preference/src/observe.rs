@@ -1,11 +1,12 @@
 //! What was seen in each step, and the mean cost of every option that follows from it.
 
 use rand::RngExt;
+use serde::{Deserialize, Serialize};
 
 use crate::choices::{Shares, stream};
 
 /// The circumstances of one step: what it was shown, and what else was quantized.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Context {
     /// The round; 0 is the survey.
     pub round: usize,
@@ -18,7 +19,7 @@ pub struct Context {
 }
 
 /// What one option of one module was charged in one step.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
     /// Which of [`Observations::contexts`].
     pub context: usize,
@@ -34,7 +35,7 @@ pub struct Observation {
 }
 
 /// Everything that a run has seen, as plain data.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observations {
     /// One for each step; where blocks learn apart, one for each step of each block.
     pub contexts: Vec<Context>,

@@ -19,6 +19,11 @@ pub(crate) fn survey<N: Network>(
     let mut hidden = inputs.to_vec();
     for block in 0..learner.blocks.len() {
         let bank = load(network, block)?;
+        if block < learner.resumed.units(0) {
+            let run = |h: &Tensor<3>| bank.block.forward(&bank.originals, h.clone());
+            hidden = hidden.iter().map(run).collect();
+            continue;
+        }
         let first = learner.first(block);
         let mut units = vec![0.0; learner.blocks[block].len()];
         let mut errors = Vec::with_capacity(hidden.len());
@@ -46,6 +51,9 @@ pub(crate) fn survey<N: Network>(
                 };
                 learner.seen.modules[first + module].extend(own[1..].iter().enumerate().map(observation));
             }
+        }
+        if block + 1 < learner.blocks.len() {
+            learner.rest(0, block + 1, &[], progress)?;
         }
     }
     Ok(())

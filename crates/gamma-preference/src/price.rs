@@ -1,5 +1,7 @@
 //! What a bit costs while learning.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     Competitor,
     choices::{Shares, softmax},
@@ -107,7 +109,7 @@ const SPREAD: f64 = 0.5;
 
 /// Multiplier and quadratic weight of the augmented Lagrangian `λ g + ρ/2 g²`, with `g` the
 /// expected bits per weight minus the target. (Nocedal & Wright 2006, framework 17.3.)
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Multiplier {
     pub(crate) lambda: f64,
     rho: f64,

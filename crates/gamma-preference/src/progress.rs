@@ -2,6 +2,8 @@
 
 use std::ops::ControlFlow;
 
+use crate::State;
+
 /// Where learning stands after a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
@@ -25,6 +27,14 @@ pub struct Step {
 pub trait Progress {
     /// Called after every step.
     fn step(&mut self, step: &Step) -> ControlFlow<()>;
+
+    /// Called wherever learning can be taken up again later by [`resume`](crate::resume()): after
+    /// every round, between the blocks of a round where they learn apart, and between groups of passes
+    /// where the student runs through. `state` makes a copy of all that is known.
+    fn rest(&mut self, state: &dyn Fn() -> State) -> ControlFlow<()> {
+        let _ = state;
+        ControlFlow::Continue(())
+    }
 }
 
 impl<F: FnMut(&Step) -> ControlFlow<()>> Progress for F {

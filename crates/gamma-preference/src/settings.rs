@@ -150,6 +150,38 @@ impl Settings {
         }
     }
 
+    /// Every setting by name, in words: what a result depends on, and a message about two of them
+    /// compares.
+    #[must_use]
+    pub fn named(&self) -> Vec<(&'static str, String)> {
+        let Self {
+            objective,
+            pressure,
+            sampling,
+            rounds,
+            steps,
+            survey_draws,
+            learning_rate,
+            temperature: (hot, cold),
+            exploration,
+            pooled,
+            seed,
+        } = self;
+        vec![
+            ("objective", objective.to_string()),
+            ("pressure", pressure.to_string()),
+            ("sampling", format!("{sampling:?}").to_lowercase()),
+            ("rounds", rounds.to_string()),
+            ("steps", steps.to_string()),
+            ("survey draws", survey_draws.to_string()),
+            ("learning rate", learning_rate.to_string()),
+            ("temperature", format!("{hot} to {cold}")),
+            ("exploration", exploration.to_string()),
+            ("pooled", pooled.to_string()),
+            ("seed", seed.to_string()),
+        ]
+    }
+
     pub(crate) fn temperature_at(&self, round: usize) -> f64 {
         let (hot, cold) = self.temperature;
         let last = self.rounds.saturating_sub(1).max(1) as f64;
@@ -157,16 +189,22 @@ impl Settings {
     }
 }
 
+impl fmt::Display for Pressure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DrawnBudgets { from, to } => write!(f, "budgets drawn from {from} to {to}"),
+            Self::AugmentedLagrangian { target, rho } => {
+                write!(f, "augmented Lagrangian at {target} bits, rho {rho}")
+            }
+        }
+    }
+}
+
 impl fmt::Display for Settings {
     /// Every setting in words, as it goes into the provenance of a score file.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, ", self.objective)?;
-        match self.pressure {
-            Pressure::DrawnBudgets { from, to } => write!(f, "budgets drawn from {from} to {to}")?,
-            Pressure::AugmentedLagrangian { target, rho } => {
-                write!(f, "augmented Lagrangian at {target} bits, rho {rho}")?;
-            }
-        }
+        write!(f, "{}", self.pressure)?;
         match self.sampling {
             Sampling::Hard => write!(f, ", hard samples, exploration {}", self.exploration)?,
             Sampling::Soft => write!(f, ", soft samples")?,

@@ -23,6 +23,11 @@ pub(crate) fn round<N: Network>(
     let mut hidden: Vec<Tensor<3>> = batches.iter().map(|&batch| inputs[batch].clone()).collect();
     for block in 0..learner.blocks.len() {
         let bank = load(network, block)?;
+        if block < learner.resumed.units(round) {
+            let run = |h: &Tensor<3>| bank.block.forward(&bank.originals, h.clone());
+            hidden = hidden.iter().map(run).collect();
+            continue;
+        }
         if round == 0 {
             learner.see_shapes(block, &bank, &hidden);
         }
@@ -33,6 +38,9 @@ pub(crate) fn round<N: Network>(
         let calibration = Calibration { batches: &batches, inputs: &hidden, targets: &targets, scale };
         visit(learner, round, block, &bank, &calibration, progress)?;
         hidden = targets.iter().map(Target::output).collect();
+        if block + 1 < learner.blocks.len() {
+            learner.rest(round, block + 1, &[], progress)?;
+        }
     }
     Ok(())
 }
@@ -69,7 +77,7 @@ fn visit<B: Block, E: std::error::Error>(
         };
         let used: Vec<Shares> = draws.iter().map(|draw| draw.used.clone()).collect();
         let Slopes { loss, slopes } = slopes(bank, inputs[number].clone(), &targets[number], scale, &used);
-        if let Some(module) = not_finite(loss, &slopes) {
+        if let Some(module) = not_finite(bank, &used, loss, &slopes) {
             let (batch, module) = (batches[number], learner.blocks[block][module].name.clone());
             return Err(LearnError::NotFinite { block, round, step, batch, module });
         }

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::{
-    Bank, Block, LearnError, Network, Progress,
+    Aside, Bank, Block, LearnError, Network, Progress,
     divergence::divergence,
     learn::load,
     learner::{Learner, Pass, choices, not_finite_in},
@@ -29,9 +29,9 @@ pub(crate) fn round<N: Network>(
     progress: &mut dyn Progress,
 ) -> Result<(), LearnError<N::Error>> {
     let passes = learner.passes(round, inputs.len());
-    let mut done = 0;
-    for group in passes.chunks(learner.settings.steps) {
-        let forward = Forward::run(network, learner, round, group, inputs, fisher)?;
+    let mut done = learner.resumed.units(round);
+    for group in passes[done..].chunks(learner.settings.steps) {
+        let forward = Forward::run(network, learner, round, group, inputs, fisher, weights)?;
         let Found { total, slopes } =
             backward(network, learner, (round, group), forward, weights, done, progress)?;
         // The logits move after the whole group, pass by pass in order: all of its draws come from the
@@ -40,6 +40,9 @@ pub(crate) fn round<N: Network>(
             learner.take((round, pass.batch), 0, &pass.draws, loss, slopes);
         }
         done += group.len();
+        if done < passes.len() {
+            learner.rest(round, done, &passes, progress)?;
+        }
     }
     Ok(())
 }
@@ -51,9 +54,12 @@ struct Forward<B> {
     /// The batches in use, each once.
     batches: Vec<usize>,
     /// The student's input of every block, pass by pass.
-    inputs: Vec<Vec<Tensor<3>>>,
-    /// What every block should have answered, batch by batch, and how errors are measured there.
-    targets: Vec<(Vec<Target>, Scale)>,
+    inputs: Vec<Vec<Aside>>,
+    /// What every block should have answered, batch by batch, and how errors are measured there;
+    /// nothing where hidden states have no weight.
+    targets: Vec<Option<(Vec<Target>, Scale)>>,
+    /// What the last block should have answered, batch by batch.
+    teacher: Vec<Tensor<3>>,
     /// The loss of every block's output, pass by pass.
     losses: Vec<Vec<f64>>,
     /// The student's residual stream after the last block, pass by pass.
@@ -69,6 +75,7 @@ impl<B: Block> Forward<B> {
         passes: &[Pass],
         inputs: &[Tensor<3>],
         fisher: &[Tensor<3>],
+        weights: Weights,
     ) -> Result<Self, LearnError<N::Error>> {
         let mut batches: Vec<usize> = passes.iter().map(|pass| pass.batch).collect();
         batches.sort_unstable();
@@ -79,6 +86,7 @@ impl<B: Block> Forward<B> {
             batches,
             inputs: Vec::new(),
             targets: Vec::new(),
+            teacher: Vec::new(),
             losses: Vec::new(),
             student: passes.iter().map(|pass| inputs[pass.batch].clone()).collect(),
         };
@@ -92,25 +100,29 @@ impl<B: Block> Forward<B> {
                 teacher.iter().map(|h| Target::new(bank.block.forward(&bank.originals, h.clone()))).collect();
             let normaliser = learner.settings.objective.normaliser;
             let scale = Scale::new(normaliser, teacher.iter().zip(&targets), fisher.get(block));
-            forward.inputs.push(forward.student.clone());
+            let aside = |state: &Tensor<3>| network.set_aside(state.clone());
+            let kept = forward.student.iter().map(aside).collect::<Result<_, _>>();
+            forward.inputs.push(kept.map_err(|source| LearnError::Load { block, source })?);
             let mut losses = Vec::new();
             for (state, pass) in forward.student.iter_mut().zip(passes) {
-                let weights = mixed(&bank, &choices(learner, block, pass));
-                *state = bank.block.forward(&weights, state.clone());
+                let candidates = mixed(&bank, &choices(learner, block, pass));
+                *state = bank.block.forward(&candidates, state.clone());
                 let number = forward.batches.binary_search(&pass.batch).expect("made of these passes");
                 losses.push(targets[number].loss(state.clone(), &scale));
             }
             let losses = numbers(losses);
             let mut checked = passes.iter().zip(&losses);
-            let check = |(pass, &loss): (&Pass, &f64)| not_finite_in(learner, round, pass, block, loss, &[]);
+            let check =
+                |(pass, &loss): (&Pass, &f64)| not_finite_in(learner, round, pass, (block, &bank), loss, &[]);
             if let Some(error) = checked.find_map(check) {
                 return Err(error);
             }
             forward.losses.push(losses);
             teacher = targets.iter().map(Target::output).collect();
-            forward.targets.push((targets, scale));
+            forward.targets.push((weights.hidden > 0.0).then_some((targets, scale)));
             forward.last = Some(bank);
         }
+        forward.teacher = teacher;
         Ok(forward)
     }
 }
@@ -134,12 +146,10 @@ fn backward<N: Network>(
     done: usize,
     progress: &mut dyn Progress,
 ) -> Result<Found, LearnError<N::Error>> {
-    let Forward { mut last, batches, mut inputs, mut targets, losses, student } = forward;
+    let Forward { mut last, batches, mut inputs, mut targets, teacher, losses, student } = forward;
     let number = |pass: &Pass| batches.binary_search(&pass.batch).expect("made of these passes");
     let mut total = vec![0.0; passes.len()];
     let mut upstream = Vec::with_capacity(passes.len());
-    let teacher = targets.last().map(|(targets, _)| targets.iter().map(Target::output).collect::<Vec<_>>());
-    let teacher = teacher.unwrap_or_default();
     let mut sum = 0.0;
     for ((pass, student), total) in passes.iter().zip(student).zip(&mut total) {
         if ending > 0.0 {
@@ -168,9 +178,10 @@ fn backward<N: Network>(
             None => load(network, block)?,
         };
         let (states, targets) = (inputs.pop().unwrap_or_default(), targets.pop());
-        let (targets, scale) = targets.expect("one for each block");
+        let targets = targets.expect("one for each block");
         let first = learner.first(block);
         for (index, (pass, state)) in passes.iter().zip(states).enumerate() {
+            let state = network.fetch(state).map_err(|source| LearnError::Load { block, source })?;
             // Nothing precedes the first block that a gradient could be of use to.
             let leaf = if block == 0 { state } else { state.autodiff().require_grad() };
             let arriving = upstream[index].clone();
@@ -178,17 +189,16 @@ fn backward<N: Network>(
             let run = |weights: &[Tensor<2>]| {
                 let output = bank.block.forward(weights, leaf.clone());
                 let through = (output.clone() * arriving).sum();
-                if hidden > 0.0 {
-                    through + targets[number(pass)].loss(output, &scale) * hidden
-                } else {
-                    through
+                match &targets {
+                    Some((targets, scale)) => through + targets[number(pass)].loss(output, scale) * hidden,
+                    None => through,
                 }
             };
             let found = contract(&bank, &choices(learner, block, pass), run, |gradients| {
                 leaving = (block > 0).then(|| leaf.grad_remove(gradients)).flatten();
             });
             let Slopes { loss, slopes: own } = found;
-            if let Some(error) = not_finite_in(learner, round, pass, block, loss, &own) {
+            if let Some(error) = not_finite_in(learner, round, pass, (block, &bank), loss, &own) {
                 return Err(error);
             }
             if let Some(gradient) = leaving {

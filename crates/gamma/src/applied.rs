@@ -67,11 +67,11 @@ impl Applied<'_> {
         overwrite: bool,
     ) -> Result<Vec<WrittenFile>, Error> {
         let export = Export::new(&self.plan)
-            .dequantized(self.run.checkpoint.folder(), precision)
+            .dequantized(self.run.folder()?, precision)
             .file("plan.json", self.plan.to_json())
             .overwrite(overwrite);
         let integers = self.weights.values().all(|weight| weight.as_int().is_some());
-        let export = if integers { export.packed_model(self.run.checkpoint.folder()) } else { export };
+        let export = if integers { export.packed_model(self.run.folder()?) } else { export };
         let export =
             self.folded()?.into_iter().fold(export, |export, (name, values)| export.replace(name, values));
         Ok(export.write(out, &self.by_reference())?)

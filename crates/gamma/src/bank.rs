@@ -10,6 +10,7 @@ use ndarray::{Array1, ArrayView2};
 
 use crate::{
     Error, Event, Progress,
+    filed::{Kept, Room},
     observe::{floats, observe},
 };
 
@@ -24,16 +25,15 @@ pub(crate) struct Method {
 /// Scales that were folded into a block, one list per input; empty where none were.
 pub(crate) type Scales = Vec<Option<Vec<f32>>>;
 
-/// Quantized weights by module and format.
-pub(crate) type Packed = BTreeMap<(ModuleName, Format), Arc<QuantizedWeight>>;
-
-/// All quantized weights made so far.
+/// All quantized weights made so far, packed.
 ///
 /// Takes the sum of the stored bits of all candidates: about 3.6 bytes per weight for the widths
-/// 2, 3, 4, 5, 6 and 8. A clone shares the codes.
+/// 2, 3, 4, 5, 6 and 8. What is beyond the room that there is lies in a file. A clone shares the codes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CandidateBank {
-    weights: Packed,
+    weights: BTreeMap<(ModuleName, Format), Kept>,
+    /// Bytes in memory.
+    held: u64,
     /// Of every block whose candidates were made.
     scales: BTreeMap<usize, Arc<Scales>>,
 }
@@ -99,13 +99,18 @@ impl Method {
 }
 
 impl CandidateBank {
-    pub(crate) fn get(&self, module: &ModuleName, format: &Format) -> Option<&Arc<QuantizedWeight>> {
-        self.weights.get(&(module.clone(), format.clone()))
+    /// The weight of `module` in `format`, if it was made.
+    pub(crate) fn get(
+        &self,
+        module: &ModuleName,
+        format: &Format,
+    ) -> Result<Option<Arc<QuantizedWeight>>, Error> {
+        self.weights.get(&(module.clone(), format.clone())).map(|kept| kept.weight(module)).transpose()
     }
 
-    /// All of them; the codes themselves are shared.
-    pub(crate) fn packed(&self) -> Packed {
-        self.weights.clone()
+    /// The stored bits of the same.
+    pub(crate) fn stored_bits(&self, module: &ModuleName, format: &Format) -> Option<u64> {
+        self.weights.get(&(module.clone(), format.clone())).map(Kept::stored_bits)
     }
 
     /// The scales of every block, as far as they are known.
@@ -121,11 +126,12 @@ impl CandidateBank {
         method: &Method,
         sequences: &dyn Fn() -> Vec<Tensor<3>>,
         wanted: &dyn Fn(&ModuleName) -> Vec<Format>,
+        room: &Room,
         progress: &mut dyn Progress,
     ) -> Result<(), Error> {
         let blocks = decoder.config().blocks;
         let missing = |bank: &Self, module: &ModuleName| -> Vec<Format> {
-            wanted(module).into_iter().filter(|format| bank.get(module, format).is_none()).collect()
+            wanted(module).into_iter().filter(|format| bank.stored_bits(module, format).is_none()).collect()
         };
         let complete =
             |block| decoder.config().modules(block).iter().all(|m| missing(self, &m.name).is_empty());
@@ -152,8 +158,11 @@ impl CandidateBank {
                         ArrayView2::from_shape(module.shape, &values).expect("the block has this shape");
                     let weight = WeightView::new(&module.name, view)?;
                     let made = method.quantize(&weight, stats, &formats)?;
-                    let keys = formats.into_iter().map(|format| (module.name.clone(), format));
-                    self.weights.extend(keys.zip(made.into_iter().map(Arc::new)));
+                    for (format, weight) in formats.into_iter().zip(made) {
+                        let kept = Kept::new(weight, self.held, room)?;
+                        self.held += kept.held();
+                        self.weights.insert((module.name.clone(), format), kept);
+                    }
                 }
             }
             if progress.event(Event::Quantizing { done: number + 1, total: blocks }).is_break() {

@@ -7,7 +7,7 @@ use std::{
 
 use burn::tensor::Device;
 use gamma_core::{BitWidth, Format, GroupSize};
-use gamma_model::{Checkpoint, Decoder, TextEncoder};
+use gamma_model::{Checkpoint, Config, Decoder, Source as Weights, TextEncoder};
 use gamma_quant::{Quantizer, Rescale, Rtn};
 
 use crate::{
@@ -27,6 +27,7 @@ impl Gamma {
     pub fn builder() -> Builder {
         Builder {
             model: None,
+            source: None,
             calibration: None,
             quantizer: Arc::new(Rtn::asymmetric(GroupSize::G128)),
             rescale: None,
@@ -35,6 +36,8 @@ impl Gamma {
             learning: Settings::default(),
             batch: 2,
             device: None,
+            max_memory: None,
+            scratch: None,
         }
     }
 }
@@ -43,7 +46,7 @@ impl Gamma {
 ///
 /// | setter | default |
 /// |---|---|
-/// | [`model`](Self::model) | – |
+/// | [`model`](Self::model) or [`source`](Self::source) | – |
 /// | [`calibration`](Self::calibration) | – |
 /// | [`quantizer`](Self::quantizer) | round-to-nearest, asymmetric, groups of 128 |
 /// | [`rescale`](Self::rescale) | nothing |
@@ -52,10 +55,13 @@ impl Gamma {
 /// | [`scores`](Self::scores) | the expected loss of each option |
 /// | [`batch`](Self::batch) | 2 sequences per learning step |
 /// | [`device`](Self::device) | the CPU |
+/// | [`max_memory`](Self::max_memory) | unbounded |
+/// | [`scratch`](Self::scratch) | the system's folder for temporary files |
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Builder {
     model: Option<PathBuf>,
+    source: Option<Arc<dyn Weights>>,
     calibration: Option<Calibration>,
     quantizer: Arc<dyn Quantizer>,
     rescale: Option<Arc<dyn Rescale>>,
@@ -64,12 +70,21 @@ pub struct Builder {
     learning: Settings,
     batch: usize,
     device: Option<Device>,
+    max_memory: Option<u64>,
+    scratch: Option<PathBuf>,
 }
 
 impl Builder {
     /// A Hugging Face folder: `config.json`, safetensors, `tokenizer.json`.
     pub fn model(mut self, folder: impl Into<PathBuf>) -> Self {
         self.model = Some(folder.into());
+        self
+    }
+
+    /// Weights that the caller holds already, instead of a folder. Tokens take the place of text
+    /// ([`Calibration::tokens`]), and plans are applied but not written: that is the caller's part.
+    pub fn source(mut self, source: Arc<dyn Weights>) -> Self {
+        self.source = Some(source);
         self
     }
 
@@ -123,15 +138,24 @@ impl Builder {
         self
     }
 
+    /// How many bytes a learning run may take, as [`Run::demand`] counts them: packed candidates and
+    /// hidden states beyond that go to a temporary file.
+    pub fn max_memory(mut self, bytes: u64) -> Self {
+        self.max_memory = Some(bytes);
+        self
+    }
+
+    /// The folder for that file, best on a fast disk. The file has no name and is gone when the run is.
+    pub fn scratch(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.scratch = Some(folder.into());
+        self
+    }
+
     /// Checks every setting, opens the model and encodes the calibration text.
     ///
     /// # Errors
     /// [`Error`] names the setting, file or tensor at fault.
     pub fn build(self) -> Result<Run, Error> {
-        let model = self.model.ok_or(Error::Missing {
-            setting: "model",
-            expected: "the folder of a Hugging Face checkpoint",
-        })?;
         let calibration = self.calibration.ok_or(Error::Missing {
             setting: "calibration",
             expected: "`Calibration::text_file(path)`, or `Calibration::sampled()` if there is no text",
@@ -149,13 +173,17 @@ impl Builder {
             setting: "device",
             expected: "a device; this build has no default one because the feature `flex` is off",
         })?;
-        let checkpoint = Arc::new(Checkpoint::open(model)?);
-        let config = checkpoint.config();
-        let length = calibration.length.unwrap_or(config.max_positions.min(2048));
-        let decoder = Arc::new(Decoder::load(Arc::clone(&checkpoint), length, &device)?);
-        let text = TextEncoder::open(checkpoint.folder(), config)?;
+        let (source, folder) = open(self.model, self.source)?;
+        let config = source.config();
+        let length = match &calibration.source {
+            Source::Tokens(sequences) => length_of(sequences, config)?,
+            _ => calibration.length.unwrap_or(config.max_positions.min(2048)),
+        };
+        let decoder = Arc::new(Decoder::load(Arc::clone(&source), length, &device)?);
+        let text = folder.as_deref().map(|folder| TextEncoder::open(folder, config)).transpose()?;
         let sequences = match &calibration.source {
             Source::Files(paths) => {
+                let text = text.as_ref().ok_or(Error::NoFolder { wanted: "text as tokens" })?;
                 let tokens = text.encode_files(paths)?;
                 let spare = (tokens.ids().len() / length.max(1)).saturating_sub(calibration.sequences);
                 let gate = calibration.gate().min(spare);
@@ -168,11 +196,14 @@ impl Builder {
                 length,
                 seed: calibration.seed,
             },
+            Source::Tokens(sequences) => Sequences::Text(Parts::new(sequences.clone(), 0)),
             Source::None => Sequences::None,
         };
         Ok(Run {
-            weights: checkpoint.digest()?,
-            checkpoint,
+            weights: source.digest()?,
+            tensors: source.digests()?,
+            source,
+            folder,
             text,
             decoder,
             method: Method { quantizer: self.quantizer, rescale: self.rescale },
@@ -184,8 +215,49 @@ impl Builder {
             sequences,
             bank: Mutex::default(),
             sampled: OnceLock::new(),
+            max_memory: self.max_memory,
+            scratch: self.scratch.unwrap_or_else(std::env::temp_dir),
         })
     }
+}
+
+/// Where the weights are, and the folder if there is one.
+fn open(
+    model: Option<PathBuf>,
+    source: Option<Arc<dyn Weights>>,
+) -> Result<(Arc<dyn Weights>, Option<PathBuf>), Error> {
+    match (model, source) {
+        (Some(model), None) => {
+            let checkpoint = Checkpoint::open(model)?;
+            let folder = checkpoint.folder().to_owned();
+            Ok((Arc::new(checkpoint), Some(folder)))
+        }
+        (None, Some(source)) => Ok((source, None)),
+        (None, None) => Err(Error::Missing {
+            setting: "model",
+            expected: "the folder of a Hugging Face checkpoint, or a source of weights",
+        }),
+        (Some(model), Some(_)) => Err(Error::Setting {
+            setting: "source",
+            found: format!("given beside the folder `{}`", model.display()),
+            expected: "one of the two",
+        }),
+    }
+}
+
+/// The length of all `sequences`, which the model can take.
+fn length_of(sequences: &[Vec<u32>], config: &Config) -> Result<usize, Error> {
+    let refuse = |found, expected| Err(Error::Setting { setting: "calibration", found, expected });
+    let length = sequences.first().map_or(0, Vec::len);
+    if let Some(other) = sequences.iter().find(|tokens| tokens.len() != length) {
+        let found = format!("sequences of {length} and of {} tokens", other.len());
+        return refuse(found, "sequences of one length");
+    }
+    if let Some(&token) = sequences.iter().flatten().find(|&&token| token as usize >= config.vocab_size) {
+        let found = format!("token {token} for a model of {} tokens", config.vocab_size);
+        return refuse(found, "tokens of the model's own tokenizer");
+    }
+    Ok(length)
 }
 
 /// Fewer sequences than this cannot decide anything.

@@ -24,6 +24,7 @@ pub struct Calibration {
 pub(crate) enum Source {
     Files(Vec<PathBuf>),
     Sampled,
+    Tokens(Vec<Vec<u32>>),
     None,
 }
 
@@ -42,6 +43,13 @@ impl Calibration {
     /// are in memory while sampling.
     pub fn sampled() -> Self {
         Self::new(Source::Sampled)
+    }
+
+    /// Tokens of a host that has its own tokenizer: sequences of one length. A quarter of them, spread
+    /// over all, also decides what is accepted.
+    pub fn tokens(sequences: Vec<Vec<u32>>) -> Self {
+        let count = sequences.len();
+        Self::new(Source::Tokens(sequences)).sequences(count)
     }
 
     /// No text at all: enough to apply and judge plans with a quantizer that needs no data, not

@@ -16,7 +16,7 @@ impl Run {
     /// [`Error::Export`] names all modules whose format no type of ggml holds, or what the checkpoint
     /// has that a GGUF file cannot describe.
     pub fn gguf_bytes(&self, plan: &Plan, kept: &BTreeMap<ModuleName, GgmlType>) -> Result<u64, Error> {
-        Ok(self.gguf(plan, kept).outline()?.file_bytes())
+        Ok(self.gguf(plan, kept)?.outline()?.file_bytes())
     }
 
     /// Bytes of all tensors of the folder in `layout` that `plan` leads to, before anything is
@@ -26,18 +26,22 @@ impl Run {
     /// [`Error::Export`] names all modules that the layout does not hold, or that engines join and the
     /// plan does not tie.
     pub fn integer_bytes(&self, plan: &Plan, layout: IntegerLayout) -> Result<u64, Error> {
-        Ok(IntegerExport::new(layout, self.checkpoint.folder(), plan).tensor_bytes()?)
+        Ok(IntegerExport::new(layout, self.folder()?, plan).tensor_bytes()?)
     }
 
-    fn gguf<'a>(&self, plan: &'a Plan, kept: &BTreeMap<ModuleName, GgmlType>) -> GgufExport<'a> {
+    fn gguf<'a>(
+        &self,
+        plan: &'a Plan,
+        kept: &BTreeMap<ModuleName, GgmlType>,
+    ) -> Result<GgufExport<'a>, Error> {
         let source = plan.provenance();
-        let export = GgufExport::new(self.checkpoint.folder(), plan)
+        let export = GgufExport::new(self.folder()?, plan)
             .provenance("version", env!("CARGO_PKG_VERSION"))
             .provenance("quantizer", source.quantizer.as_str())
             .provenance("learner", source.learner.as_str())
             .provenance("weights", source.weights.to_string())
             .provenance("calibration", source.calibration.to_string());
-        kept.iter().fold(export, |export, (module, &kind)| export.keep_as(module, kind))
+        Ok(kept.iter().fold(export, |export, (module, &kind)| export.keep_as(module, kind)))
     }
 }
 
@@ -53,7 +57,7 @@ impl Applied<'_> {
         kept: &BTreeMap<ModuleName, GgmlType>,
         overwrite: bool,
     ) -> Result<GgufReport, Error> {
-        let export = self.run.gguf(&self.plan, kept).overwrite(overwrite);
+        let export = self.run.gguf(&self.plan, kept)?.overwrite(overwrite);
         let folded = self.folded()?.into_iter();
         let export = folded.fold(export, |export, (name, values)| export.replace(name, values));
         Ok(export.write(path.as_ref(), &self.by_reference())?)
@@ -69,7 +73,7 @@ impl Applied<'_> {
         out: impl AsRef<Path>,
         overwrite: bool,
     ) -> Result<Vec<WrittenFile>, Error> {
-        let export = IntegerExport::new(layout, self.run.checkpoint.folder(), &self.plan)
+        let export = IntegerExport::new(layout, self.run.folder()?, &self.plan)
             .file("plan.json", self.plan.to_json())
             .overwrite(overwrite);
         let folded = self.folded()?.into_iter();

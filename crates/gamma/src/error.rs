@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use gamma_core::{Digest, FileError, Format, ModuleName, PlanError, ScoreTableError};
+use gamma_core::{Difference, Digest, FileError, Format, ModuleName, PlanError, ScoreTableError};
 use gamma_export::ExportError;
 use gamma_ilp::ProjectError;
 use gamma_model::ModelError;
@@ -87,12 +87,72 @@ pub enum Error {
         found: [usize; 2],
     },
     /// A plan was made for other weights.
-    #[error("the plan was made for weights with hash {plan}, the model has {model}")]
+    #[error("the plan was made for weights with hash {plan}, the model has {model}{}", among(.tensors))]
     OtherWeights {
         /// Hash in the plan.
         plan: Digest,
         /// Hash of the model.
         model: Digest,
+        /// The tensors that differ; empty for a plan of a version that did not record them.
+        tensors: Vec<Difference>,
+    },
+    /// Scores that were made from something else than this run.
+    #[error("the scores are not those of this run{}", among(.differences))]
+    OtherScores {
+        /// What differs.
+        differences: Vec<Difference>,
+    },
+    /// There is no state to go on from.
+    #[error("`{}` does not exist: there is no interrupted run to go on with", path.display())]
+    NoState {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that holds no state, or a damaged one.
+    #[error("`{}` holds no state of a learning run: {what}", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// The state of another run.
+    #[error("`{}` is the state of another run{}", path.display(), among(.differences))]
+    OtherRun {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        differences: Vec<Difference>,
+    },
+    /// Learning does not fit into the memory that it may take.
+    #[error(
+        "learning takes {needed} bytes at least, {given} were given: {largest} takes {} of them; shorter \
+         sequences, smaller batches, fewer candidates or less calibration data take less", .part
+    )]
+    Memory {
+        /// What was given.
+        given: u64,
+        /// What cannot be put on a disk.
+        needed: u64,
+        /// The largest part of that.
+        largest: &'static str,
+        /// Its bytes.
+        part: u64,
+    },
+    /// The model has no folder, because its weights come from the caller.
+    #[error("the weights come from no folder, and there is nothing to take {wanted} from")]
+    NoFolder {
+        /// What was wanted.
+        wanted: &'static str,
+    },
+    /// A file cannot be written.
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The reason given by the system.
+        #[source]
+        source: io::Error,
     },
     /// A module that none of the candidates' blocks divide.
     #[error("no candidate of `{quantizer}` fits module `{module}` of shape {shape:?}")]
@@ -189,6 +249,17 @@ pub enum Error {
     /// The progress callback asked to stop.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// The first differences, and how many there are besides.
+fn among(differences: &[Difference]) -> String {
+    const SHOWN: usize = 5;
+    let mut parts = vec![String::new()];
+    parts.extend(differences.iter().take(SHOWN).map(Difference::to_string));
+    if differences.len() > SHOWN {
+        parts.push(format!("and {} more", differences.len() - SHOWN));
+    }
+    parts.join("; ")
 }
 
 impl From<LearnError<Error>> for Error {

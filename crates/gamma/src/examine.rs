@@ -13,7 +13,7 @@ use gamma_proxy::Trial;
 
 use crate::{
     Error, Run,
-    bank::{Packed, Scales, decoded, prepared},
+    bank::{CandidateBank, Scales, decoded, prepared},
 };
 
 /// Formats of the modules that are quantized; all others are in full precision.
@@ -26,7 +26,7 @@ type Formats = BTreeMap<ModuleName, Format>;
 pub(crate) struct Bench<'a> {
     decoder: &'a Decoder,
     judge: Judge,
-    bank: Packed,
+    bank: CandidateBank,
     scales: BTreeMap<usize, Arc<Scales>>,
     prefix: Prefix,
     settled: Formats,
@@ -42,7 +42,7 @@ impl<'a> Bench<'a> {
         let decoder = &*run.decoder;
         let (bank, scales) = {
             let bank = run.bank();
-            (bank.packed(), bank.scales())
+            (bank.clone(), bank.scales())
         };
         let judge = Judge::new(decoder, windows, &mut go_on)?.ok_or(Error::Interrupted)?;
         let load = &mut |number| Ok::<_, Error>(decoder.block(number)?);
@@ -74,7 +74,7 @@ impl<'a> Bench<'a> {
 /// Block `number` with the weights of `formats`.
 fn block(
     decoder: &Decoder,
-    (bank, scales): (&Packed, &BTreeMap<usize, Arc<Scales>>),
+    (bank, scales): (&CandidateBank, &BTreeMap<usize, Arc<Scales>>),
     formats: &Formats,
     number: usize,
 ) -> Result<Block, Error> {
@@ -82,9 +82,9 @@ fn block(
     for (slot, module) in block.modules().to_vec().iter().enumerate() {
         let Some(format) = formats.get(&module.name) else { continue };
         let weight = bank
-            .get(&(module.name.clone(), format.clone()))
+            .get(&module.name, format)?
             .ok_or_else(|| Error::Candidate { module: module.name.clone(), format: format.clone() })?;
-        block.replace(slot, decoded(weight, decoder))?;
+        block.replace(slot, decoded(&weight, decoder))?;
     }
     Ok(block)
 }

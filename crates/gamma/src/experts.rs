@@ -107,12 +107,13 @@ impl Run {
                 let Some(own) = traffic.get_mut(&module.name) else { continue };
                 let moments = TensorData::new(own.moments.clone(), [1, own.moments.len()]);
                 let moments = Tensor::<2>::from_data(moments, self.decoder.device());
-                let error = |format: &Format| {
-                    let weight = decoded(bank.get(&module.name, format)?, &self.decoder);
+                for format in &self.formats {
+                    let Some(weight) = bank.get(&module.name, format)? else { continue };
+                    let weight = decoded(&weight, &self.decoder);
                     let sum = ((weight - original.clone()).square() * moments.clone()).sum();
-                    Some((format.clone(), floats(sum).first().copied().map_or(0.0, f64::from)))
-                };
-                own.errors = self.formats.iter().filter_map(error).collect();
+                    let error = floats(sum).first().copied().map_or(0.0, f64::from);
+                    own.errors.push((format.clone(), error));
+                }
             }
         }
         Ok(())

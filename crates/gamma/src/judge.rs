@@ -36,7 +36,7 @@ impl Jury {
         let decoder = if length <= run.decoder.context() {
             Arc::clone(&run.decoder)
         } else {
-            Arc::new(Decoder::load(Arc::clone(&run.checkpoint), length, run.decoder.device())?)
+            Arc::new(Decoder::load(Arc::clone(&run.source), length, run.decoder.device())?)
         };
         let total = decoder.config().blocks;
         let mut tick = |done| progress.event(Event::Evaluating { done, total });

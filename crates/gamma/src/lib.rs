@@ -51,6 +51,9 @@
 //! [`Run::learn`] reports every step to a [`Progress`]: a closure, or [`Quiet`]. Answering
 //! [`ControlFlow::Break`](std::ops::ControlFlow::Break) ends the work in [`Error::Interrupted`].
 //!
+//! A run that takes long keeps its state in a file ([`Run::learn_kept`]): after Ctrl-C, a crash or a
+//! kill the same call goes on from there, to the same scores bit for bit.
+//!
 //! # Features
 //!
 //! | feature | default | adds |
@@ -66,12 +69,15 @@ mod builder;
 mod calibration;
 mod choices;
 mod compare;
+mod demand;
 mod ending;
 mod engines;
 mod error;
 mod examine;
 mod experts;
+mod filed;
 mod judge;
+mod keep;
 mod latency;
 mod learning;
 mod network;
@@ -82,14 +88,17 @@ mod refine;
 pub mod report;
 mod run;
 mod scores;
+mod spill;
 
 pub use applied::Applied;
 pub use builder::{Builder, Gamma};
 pub use calibration::Calibration;
 pub use choices::{Choices, ChosenBits};
 pub use compare::{Comparison, Row, Strategy, read_csv, to_csv};
+pub use demand::{Demand, Share};
 pub use error::Error;
 pub use judge::{Jury, Protocol};
+pub use keep::{Found, StateFile};
 pub use latency::LatencyTable;
 pub use learning::{Learning, Stability};
 pub use observe::FEWEST_TOKENS;
@@ -100,8 +109,8 @@ pub use scores::{Plan, Scores};
 
 pub use burn::tensor::Device;
 pub use gamma_core::{
-    self as core, BitWidth, Budget, Certificate, Choice, Context, Digest, Footprint, Format, GroupSize,
-    ModuleName, ModuleScores, Provenance, Remainder, Routing, ScoreKind, ScoreTable, ScoredOption,
+    self as core, BitWidth, Budget, Certificate, Choice, Context, Difference, Digest, Footprint, Format,
+    GroupSize, ModuleName, ModuleScores, Provenance, Remainder, Routing, ScoreKind, ScoreTable, ScoredOption,
     ScoresFile, SparseExpert, Symmetry,
 };
 pub use gamma_export::{
@@ -113,7 +122,7 @@ pub use gamma_ilp::{
     self as ilp, Change, Engine, Explanation, Frontier, Limits, Pattern, Problem, ProjectError, Rule,
     RuleError, Solver, Ties, Which,
 };
-pub use gamma_model::{self as model, Config, Evaluation, ModelError};
+pub use gamma_model::{self as model, Config, Evaluation, FloatType, ModelError, Source};
 pub use gamma_preference::{
     LearnError, Learned, Normaliser, Objective, Observations, Pressure, Reading, Sampling, Settings, Step,
 };

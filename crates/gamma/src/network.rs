@@ -1,13 +1,16 @@
 //! The decoder as the preference model sees it.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use gamma_core::Format;
 use gamma_model::{Block, Decoder};
-use gamma_preference::{Bank, Candidate, Competitor, Head, Network, Tap};
+use gamma_preference::{Aside, Bank, Candidate, Competitor, Head, Network, Tap};
 
 use crate::{
     Error,
-    bank::{CandidateBank, decoded, prepared},
+    bank::{CandidateBank, prepared},
+    filed::Room,
+    observe::floats,
+    spill::Shelf,
 };
 
 /// A decoder with a bank of candidates for every module.
@@ -17,6 +20,7 @@ pub(crate) struct BankedDecoder<'a> {
     bank: &'a CandidateBank,
     formats: &'a [Format],
     competitors: Vec<Vec<Competitor>>,
+    shelf: Shelf<'a>,
 }
 
 /// A decoder block as a differentiable function of its linear weights.
@@ -51,13 +55,38 @@ impl<'a> BankedDecoder<'a> {
             candidates: formats
                 .iter()
                 // The bank was filled with the formats that fit the module.
-                .filter_map(|format| bank.get(&module.name, format))
-                .map(|weight| Candidate { format: weight.format(), stored_bits: weight.stored_bits() })
+                .filter_map(|format| {
+                    let stored_bits = bank.stored_bits(&module.name, format)?;
+                    Some(Candidate { format: format.clone(), stored_bits })
+                })
                 .collect(),
         };
         let competitors =
             (0..config.blocks).map(|b| config.modules(b).iter().map(competitor).collect()).collect();
-        Self { decoder, head: DecoderHead(decoder), bank, formats, competitors }
+        let shelf = Shelf::new(None, 0, decoder.device());
+        Self { decoder, head: DecoderHead(decoder), bank, formats, competitors, shelf }
+    }
+
+    /// Hidden states that wait go where there is room for them.
+    pub(crate) fn within(mut self, room: &'a Room) -> Self {
+        self.shelf = Shelf::new(room.spill.as_deref(), room.hidden, self.decoder.device());
+        self
+    }
+
+    /// `Q_k - W` for every candidate of one module, `[candidates, out_features * in_features]`.
+    fn differences(&self, module: &gamma_model::Module, original: &Tensor<2>) -> Result<Tensor<2>, Error> {
+        let size = module.shape[0] * module.shape[1];
+        let made = self.formats.iter().filter(|format| self.bank.stored_bits(&module.name, format).is_some());
+        let made: Vec<&Format> = made.collect();
+        let original = floats(original.clone());
+        // One piece of memory, filled in place: it is the largest that there is.
+        let mut values = vec![0.0; made.len() * size];
+        for (format, values) in made.iter().zip(values.chunks_exact_mut(size)) {
+            let weight = self.bank.get(&module.name, format)?.expect("it has a size");
+            weight.dequantize_into(values);
+            values.iter_mut().zip(&original).for_each(|(value, original)| *value -= original);
+        }
+        Ok(Tensor::from_data(TensorData::new(values, [made.len(), size]), self.decoder.device()))
     }
 }
 
@@ -73,20 +102,20 @@ impl<'a> Network for BankedDecoder<'a> {
     fn load(&mut self, number: usize) -> Result<Bank<DecoderBlock>, Error> {
         let block = prepared(self.decoder, &self.bank.scales(), number)?;
         let originals = block.weights().to_vec();
-        let differences = block
-            .modules()
-            .iter()
-            .zip(&originals)
-            .map(|(module, original)| {
-                let size = module.shape[0] * module.shape[1];
-                let weights = self.formats.iter().filter_map(|format| self.bank.get(&module.name, format));
-                let rows = weights
-                    .map(|weight| (decoded(weight, self.decoder) - original.clone()).reshape([1, size]));
-                Tensor::cat(rows.collect(), 0) // [candidates, out_features * in_features]
-            })
-            .collect();
+        let modules = block.modules().iter().zip(&originals);
+        let differences = modules.map(|(module, original)| self.differences(module, original));
+        let differences = differences.collect::<Result<_, _>>()?;
         Ok(Bank { block: DecoderBlock(block), originals, differences })
     }
+
+    fn set_aside(&mut self, hidden: Tensor<3>) -> Result<Aside, Error> {
+        self.shelf.put(hidden)
+    }
+
+    fn fetch(&mut self, aside: Aside) -> Result<Tensor<3>, Error> {
+        self.shelf.take(aside)
+    }
+
     fn head(&self) -> &DecoderHead<'a> {
         &self.head
     }

@@ -22,8 +22,15 @@ pub enum Event {
         /// Blocks in all.
         total: usize,
     },
+    /// Learning goes on from the state of an interrupted run.
+    Resuming {
+        /// Steps that were done then.
+        steps: usize,
+    },
     /// A learning step is done.
     Learning(Step),
+    /// A request to stop was heard; the work goes on to the next place that it can be taken up from.
+    Stopping,
     /// Options are being scored by a proxy.
     Scoring {
         /// Steps done.

@@ -42,8 +42,9 @@ impl Run {
             }
             _ => locally(proxy, &mut network, &batches(), &mut tick)?,
         };
-        let remainder = Some(self.remainder(&table)?);
-        let provenance = self.provenance(sequences, &format!("{} proxy, {proxy:?}", proxy.name()));
+        let remainder = self.remainder(&table)?;
+        let provenance =
+            self.provenance(sequences, &format!("{} proxy, {proxy:?}", proxy.name()), Vec::new());
         let (kind, contexts) = (ScoreKind::Loss, Vec::new());
         let scores = ScoresFile { kind, provenance, remainder, routing: None, table, contexts };
         if !proxy.needs_data() {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
@@ -12,15 +12,17 @@ use gamma_core::{
     ScoreKind, ScoreTable, ScoredOption, ScoresFile,
 };
 use gamma_export::Unplanned;
-use gamma_model::{Checkpoint, Config, Decoder, TextEncoder, sample};
-use gamma_preference::learn;
+use gamma_model::{Config, Decoder, Source, TextEncoder, sample};
+use gamma_preference::{Learned, learn, resume};
 use gamma_quant::CalibrationNeeds;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Applied, Error, Event, Learning, Plan, Pressure, Progress, Quiet, Scores, Settings,
+    Applied, Error, Event, Learning, Plan, Pressure, Progress, Quiet, Scores, Settings, StateFile,
     bank::{CandidateBank, Method},
+    filed::Room,
     judge::{Jury, Protocol},
+    keep::{Keeper, Origin},
     network::BankedDecoder,
 };
 
@@ -54,9 +56,13 @@ impl ScoreSource {
 /// [`Builder::build`](crate::Builder::build).
 #[derive(Debug)]
 pub struct Run {
-    pub(crate) checkpoint: Arc<Checkpoint>,
+    pub(crate) source: Arc<dyn Source>,
+    /// The checkpoint, where the weights come from one.
+    pub(crate) folder: Option<PathBuf>,
     pub(crate) weights: Digest,
-    pub(crate) text: TextEncoder,
+    /// Likewise of each tensor.
+    pub(crate) tensors: BTreeMap<String, Digest>,
+    pub(crate) text: Option<TextEncoder>,
     pub(crate) decoder: Arc<Decoder>,
     pub(crate) method: Method,
     pub(crate) candidates: Vec<BitWidth>,
@@ -69,6 +75,10 @@ pub struct Run {
     pub(crate) bank: Mutex<CandidateBank>,
     /// Sequences that the model wrote itself, once it has.
     pub(crate) sampled: OnceLock<Parts>,
+    /// Bytes that learning may take.
+    pub(crate) max_memory: Option<u64>,
+    /// Where the rest goes.
+    pub(crate) scratch: PathBuf,
 }
 
 /// Calibration sequences, by what they are for.
@@ -111,7 +121,13 @@ impl Run {
     /// The model's sizes and constants.
     #[must_use]
     pub fn config(&self) -> &Config {
-        self.checkpoint.config()
+        self.source.config()
+    }
+
+    /// The device that runs the model.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        self.decoder.device()
     }
 
     /// The bit-widths that compete, in rising order.
@@ -171,20 +187,77 @@ impl Run {
         progress: &mut dyn Progress,
     ) -> Result<Learning, Error> {
         source.check(settings)?;
-        let bank = self.fill(progress)?;
+        let room = self.room()?;
+        let bank = self.fill_within(&room, progress)?;
         let sequences = self.sequences(progress)?;
-        let mut network = BankedDecoder::new(&self.decoder, &bank, &self.formats);
+        let mut network = BankedDecoder::new(&self.decoder, &bank, &self.formats).within(&room);
         let mut report = |step: &gamma_preference::Step| progress.event(Event::Learning(*step));
         let learned = learn(&mut network, &self.batches(sequences), settings, &mut report)?;
+        self.scored(learned, &bank, (settings, source), progress)
+    }
+
+    /// [`learn_detailed`](Self::learn_detailed) with its state in a file, from which the same call goes on
+    /// after an interruption, to the same scores bit for bit on the same device. A request of `progress`
+    /// to stop is followed at the next place that learning can be taken up from.
+    ///
+    /// The state stays until [`StateFile::remove`]: first save the scores.
+    ///
+    /// ```no_run
+    /// use gamma::{Calibration, Gamma, Quiet, StateFile};
+    ///
+    /// let run = Gamma::builder()
+    ///     .model("path/to/hf-folder")
+    ///     .calibration(Calibration::text_file("calib.txt"))
+    ///     .build()?;
+    /// let state = StateFile::new("scores.json.state");
+    /// run.learn_kept(&state, &mut Quiet)?.scores.save("scores.json")?;
+    /// state.remove()?;
+    /// # Ok::<(), gamma::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`learn`](Self::learn); [`Error::OtherRun`] says in what the run that left the state differs.
+    pub fn learn_kept(&self, file: &StateFile, progress: &mut dyn Progress) -> Result<Learning, Error> {
+        let sequences = self.sequences(progress)?;
+        let settings = &self.learning;
+        let provenance = self.provenance(sequences, &learner(settings), settings.named());
+        let origin = Origin { provenance, device: format!("{:?}", self.decoder.device()) };
+        // A state of another run is refused before the long work.
+        let state = file.read(&origin)?;
+        let room = self.room()?;
+        let bank = self.fill_within(&room, progress)?;
+        let mut network = BankedDecoder::new(&self.decoder, &bank, &self.formats).within(&room);
+        let inputs = self.batches(sequences);
+        if let Some(state) = &state {
+            let _ = progress.event(Event::Resuming { steps: state.steps() });
+        }
+        let mut keeper = Keeper::new(file, origin, progress);
+        let learned = match state {
+            None => learn(&mut network, &inputs, settings, &mut keeper),
+            Some(state) => resume(&mut network, &inputs, settings, state, &mut keeper),
+        };
+        keeper.finish()?;
+        self.scored(learned?, &bank, (settings, self.scores), progress)
+    }
+
+    /// What was learned as scores.
+    fn scored(
+        &self,
+        learned: Learned,
+        bank: &CandidateBank,
+        (settings, source): (&Settings, ScoreSource),
+        progress: &mut dyn Progress,
+    ) -> Result<Learning, Error> {
+        let sequences = self.sequences(progress)?;
         let (kind, table, contexts) = match source {
             ScoreSource::Losses => (ScoreKind::Loss, &learned.losses, learned.contexts.clone()),
             ScoreSource::Logits => (ScoreKind::Logits, &learned.logits, Vec::new()),
         };
-        let remainder = Some(self.remainder(table)?);
-        let provenance = self.provenance(sequences, &learner(settings));
+        let remainder = self.remainder(table)?;
+        let provenance = self.provenance(sequences, &learner(settings), settings.named());
         let table = table.clone();
         let scores = ScoresFile { kind, provenance, remainder, routing: None, table, contexts };
-        let scores = Scores::new(self.heed_experts(scores, &bank, sequences, progress)?);
+        let scores = Scores::new(self.heed_experts(scores, bank, sequences, progress)?);
         Ok(Learning { scores, learned })
     }
 
@@ -208,8 +281,8 @@ impl Run {
         let modules: Option<Vec<_>> =
             (0..self.config().blocks).flat_map(|block| self.config().modules(block)).map(module).collect();
         let Some(table) = modules.and_then(|modules| ScoreTable::new(modules).ok()) else { return Ok(None) };
-        let remainder = Some(self.remainder(&table)?);
-        let provenance = self.provenance(&[], &learner(&self.learning));
+        let remainder = self.remainder(&table)?;
+        let provenance = self.provenance(&[], &learner(&self.learning), self.learning.named());
         let contexts = Vec::new();
         let kind = ScoreKind::Loss;
         Ok(Some(Scores::new(ScoresFile { kind, provenance, remainder, routing: None, table, contexts })))
@@ -217,18 +290,22 @@ impl Run {
 
     /// Makes every module in every format, where that has not been done, and gives the bank.
     pub(crate) fn fill(&self, progress: &mut dyn Progress) -> Result<CandidateBank, Error> {
+        self.fill_within(&self.room()?, progress)
+    }
+
+    fn fill_within(&self, room: &Room, progress: &mut dyn Progress) -> Result<CandidateBank, Error> {
         // A quantizer that needs no data must not ask for any.
         let sequences =
             if self.method.needs() == CalibrationNeeds::Nothing { &[] } else { self.sequences(progress)? };
         let mut bank = self.bank();
         let fitting = self.fitting()?;
         let wanted = |module: &ModuleName| fitting.get(module).cloned().unwrap_or_default();
-        bank.fill(&self.decoder, &self.method, &|| self.batches(sequences), &wanted, progress)?;
+        bank.fill(&self.decoder, &self.method, &|| self.batches(sequences), &wanted, room, progress)?;
         Ok(bank.clone())
     }
 
     /// Of each module, the formats whose blocks fit it.
-    fn fitting(&self) -> Result<BTreeMap<ModuleName, Vec<Format>>, Error> {
+    pub(crate) fn fitting(&self) -> Result<BTreeMap<ModuleName, Vec<Format>>, Error> {
         let mut fitting = BTreeMap::new();
         for module in (0..self.config().blocks).flat_map(|block| self.config().modules(block)) {
             let fits = |format: &&Format| self.method.quantizer.fits(format, module.shape);
@@ -242,13 +319,19 @@ impl Run {
         Ok(fitting)
     }
 
-    /// What the model holds besides the modules of `table`.
-    pub(crate) fn remainder(&self, table: &ScoreTable) -> Result<Remainder, Error> {
+    /// The checkpoint, which is copied where a model is written.
+    pub(crate) fn folder(&self) -> Result<&Path, Error> {
+        self.folder.as_deref().ok_or(Error::NoFolder { wanted: "a checkpoint to write the model from" })
+    }
+
+    /// What the model holds besides the modules of `table`; unknown for a model without a folder.
+    pub(crate) fn remainder(&self, table: &ScoreTable) -> Result<Option<Remainder>, Error> {
+        let Some(folder) = &self.folder else { return Ok(None) };
         let config = self.config();
         let [blocks, kv_heads, head_dim] =
             [config.blocks, config.kv_heads, config.head_dim].map(|number| number as u64);
         let cache = Some(CacheShape { blocks, kv_heads, head_dim });
-        Ok(Remainder { cache, ..gamma_export::remainder(self.checkpoint.folder(), table)? })
+        Ok(Some(Remainder { cache, ..gamma_export::remainder(folder, table)? }))
     }
 
     /// What the model holds besides the modules that are allocated bits, by role: embeddings, norms, the
@@ -259,7 +342,7 @@ impl Run {
     pub fn unplanned(&self) -> Result<BTreeMap<FixedRole, Unplanned>, Error> {
         let modules = (0..self.config().blocks).flat_map(|block| self.config().modules(block));
         let names: Vec<ModuleName> = modules.map(|module| module.name).collect();
-        Ok(gamma_export::unplanned(self.checkpoint.folder(), &names)?)
+        Ok(gamma_export::unplanned(self.folder()?, &names)?)
     }
 
     /// Weights of all modules that are allocated bits.
@@ -289,19 +372,19 @@ impl Run {
         let wanted = |module: &ModuleName| {
             plan.choice(module).map(|choice| choice.format.clone()).into_iter().collect()
         };
-        let mut other_calibration = false;
+        let (mut other_calibration, all) = (false, Room::default());
         if self.method.needs() == CalibrationNeeds::Nothing {
-            bank.fill(&self.decoder, &self.method, &Vec::new, &wanted, progress)?;
+            bank.fill(&self.decoder, &self.method, &Vec::new, &wanted, &all, progress)?;
         } else {
             let sequences = self.sequences(progress)?;
             other_calibration = digest(sequences) != plan.provenance().calibration;
-            bank.fill(&self.decoder, &self.method, &|| self.batches(sequences), &wanted, progress)?;
+            bank.fill(&self.decoder, &self.method, &|| self.batches(sequences), &wanted, &all, progress)?;
         }
         let weight = |choice: &gamma_core::Choice| {
-            let weight = bank.get(&choice.name, &choice.format);
-            weight.map(|weight| (choice.name.clone(), Arc::clone(weight)))
+            let weight = bank.get(&choice.name, &choice.format).transpose()?;
+            Some(weight.map(|weight| (choice.name.clone(), weight)))
         };
-        let weights: BTreeMap<_, _> = plan.choices().iter().filter_map(weight).collect();
+        let weights = plan.choices().iter().filter_map(weight).collect::<Result<BTreeMap<_, _>, _>>()?;
         assert_eq!(weights.len(), plan.choices().len(), "the bank was filled for this plan");
         Ok(Applied { run: self, plan: plan.clone(), weights, scales: bank.scales(), other_calibration })
     }
@@ -333,7 +416,8 @@ impl Run {
         paths: &[PathBuf],
         progress: &mut dyn Progress,
     ) -> Result<Jury, Error> {
-        let windows = self.text.encode_files(paths)?.sliding(protocol.length, protocol.stride)?;
+        let text = self.text.as_ref().ok_or(Error::NoFolder { wanted: "text as tokens" })?;
+        let windows = text.encode_files(paths)?.sliding(protocol.length, protocol.stride)?;
         let windows = protocol.limit.map_or(windows.clone(), |limit| windows.spread(limit.max(1)));
         Jury::new(self, windows, protocol.length, progress)
     }
@@ -386,12 +470,28 @@ impl Run {
         sequences.chunks(self.batch).map(|batch| self.decoder.embed(batch)).collect()
     }
 
-    pub(crate) fn provenance(&self, sequences: &[Vec<u32>], learner: &str) -> Provenance {
+    /// Where scores come from that `learner` makes, a method with the settings `named`.
+    pub(crate) fn provenance(
+        &self,
+        sequences: &[Vec<u32>],
+        learner: &str,
+        named: Vec<(&str, String)>,
+    ) -> Provenance {
         let learner = format!("{learner}, batch {}", self.batch);
         let quantizer = self.method.describe();
         let (version, config) = (env!("CARGO_PKG_VERSION"), self.config());
         let settings =
             format!("{learner}\0{quantizer}\0{:?}\0{:?}\0{config:?}\0{version}", self.formats, self.scores);
+        let formats: Vec<String> = self.formats.iter().map(Format::to_string).collect();
+        let length = sequences.first().map_or(0, Vec::len);
+        let calibration = format!("{} sequences of {length} tokens", sequences.len());
+        let own = [
+            ("batch", self.batch.to_string()),
+            ("calibration", calibration),
+            ("formats", formats.join(", ")),
+            ("score", format!("{:?}", self.scores).to_lowercase()),
+        ];
+        let named = named.into_iter().chain(own).map(|(name, value)| (name.to_owned(), value)).collect();
         Provenance {
             architecture: self.config().architecture.name().to_owned(),
             weights: self.weights,
@@ -399,13 +499,22 @@ impl Run {
             quantizer,
             learner,
             settings: Digest::sha256(Sha256::digest(settings).into()),
+            version: Some(version.to_owned()),
+            named,
+            tensors: self.tensors.clone(),
         }
     }
 
     /// Whether `plan` fits this model and this quantizer.
     fn check(&self, plan: &Plan) -> Result<(), Error> {
         if plan.provenance().weights != self.weights {
-            return Err(Error::OtherWeights { plan: plan.provenance().weights, model: self.weights });
+            let now = Provenance { tensors: self.tensors.clone(), ..plan.provenance().clone() };
+            let tensors = plan.provenance().differing_tensors(&now);
+            return Err(Error::OtherWeights {
+                plan: plan.provenance().weights,
+                model: self.weights,
+                tensors,
+            });
         }
         let modules: BTreeMap<ModuleName, [usize; 2]> = (0..self.config().blocks)
             .flat_map(|block| self.config().modules(block))

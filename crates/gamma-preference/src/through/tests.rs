@@ -167,8 +167,10 @@ fn found(toy: &mut Toy, objective: Objective, choices: &[Shares], fisher: &[Tens
     let passes: Vec<Pass> =
         (0..2).map(|batch| Pass { step: batch, batch, draws: draws.clone(), price: 0.0 }).collect();
     let go = &mut |_: &crate::Step| ControlFlow::Continue(());
-    let forward = Forward::run(toy, &mut learner, 1, &passes, &inputs(), fisher).expect("infallible");
-    backward(toy, &mut learner, (1, &passes), forward, Weights { hidden, divergence }, 0, go).expect("finite")
+    let weights = Weights { hidden, divergence };
+    let forward =
+        Forward::run(toy, &mut learner, 1, &passes, &inputs(), fisher, weights).expect("infallible");
+    backward(toy, &mut learner, (1, &passes), forward, weights, 0, go).expect("finite")
 }
 
 fn shares() -> Vec<Vec<f64>> {
@@ -309,13 +311,31 @@ fn a_run_loads_one_block_at_a_time_visits_every_option_and_repeats_itself() {
 
 #[test]
 fn a_loss_that_is_not_finite_names_where_it_arose() {
-    let mut toy = Toy::mlp();
-    toy.differences[1][0] = toy.differences[1][0].clone() * f32::NAN;
-    let error = learn(&mut toy, &inputs(), &settings(both()), &mut |_: &_| ControlFlow::Continue(()));
-    let LearnError::NotFinite { block, round, .. } = error.expect_err("refused") else {
-        panic!("another error")
-    };
-    assert_eq!((block, round), (1, 0));
+    let readings = [
+        (both().reading, 2),
+        (Reading::Teacher, 2),
+        (Reading::Mixed { last: 0.5 }, 2),
+        // All candidates are looked at, each batch once.
+        (Reading::PerModule, 0),
+    ];
+    for (reading, candidate) in readings {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut toy = Toy::mlp();
+            // One weight of one candidate of the second module of the second block.
+            let row = |k: usize| toy.differences[1][1].clone().narrow(0, k, 1);
+            let spoilt = |k: usize| if k == candidate { row(k) * bad } else { row(k) };
+            let others = [0, 1, 2].map(spoilt);
+            toy.differences[1][1] = Tensor::cat(others.to_vec(), 0);
+            let settings = settings(Objective { reading, ..both() });
+            let error = learn(&mut toy, &inputs(), &settings, &mut |_: &_| ControlFlow::Continue(()));
+            let LearnError::NotFinite { block, round, step, batch, module } = error.expect_err("refused")
+            else {
+                panic!("another error")
+            };
+            assert_eq!((block, round, module.as_str()), (1, 0, "m110"), "{reading:?}");
+            assert!(step < 6 && batch < 2, "{reading:?}: step {step}, batch {batch}");
+        }
+    }
 }
 
 #[test]
