@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gamma_core::Budget;
+use gamma_core::{Budget, Choice};
 use gamma_ilp::{Limits, Rule};
 use gamma_refine::{EvolveSettings, RandomSettings, Step, Within, best_of_random, evolve};
 
@@ -16,7 +16,7 @@ pub use self::{
     row::{Row, read_csv, to_csv},
     strategy::Strategy,
 };
-use crate::{Choices, Error, Event, Jury, Plan, Progress, Refinement, Run, Scores};
+use crate::{Choices, Error, Evaluation, Event, Jury, Plan, Progress, Refinement, Run, Scores};
 
 /// What to compare.
 #[derive(Clone, Debug)]
@@ -38,6 +38,9 @@ pub struct Comparison {
 /// Scores and the time they took.
 type Timed = (Scores, f64);
 
+/// Methods often agree: each plan is judged once.
+type Judged = Vec<(Vec<Choice>, Evaluation)>;
+
 impl Run {
     /// Makes a plan by every method for every budget, and judges all of them. Rows for which `known`
     /// already has a measurement are taken from there; every new one is shown to `finished` together
@@ -56,6 +59,7 @@ impl Run {
         let mut rows: Vec<Row> = Vec::new();
         // Learning is the same work whether its plans are refined or not.
         let mut learned: BTreeMap<u64, Timed> = BTreeMap::new();
+        let mut judged = Judged::new();
         for &strategy in &comparison.strategies {
             let seeds =
                 if strategy.is_random() { comparison.seeds.as_slice() } else { &comparison.seeds[..1] };
@@ -84,9 +88,8 @@ impl Run {
                     let start = Instant::now();
                     let plan = self.plan_of(strategy, scores, *budget, comparison, seed, progress)?;
                     let planning = start.elapsed().as_secs_f64();
-                    let row =
-                        self.judged(jury, &plan, (&name, label, seed), (*scoring, planning), progress)?;
-                    rows.push(row);
+                    let evaluation = self.judged(jury, &plan, &mut judged, progress)?;
+                    rows.push(row((&name, label, seed), &plan, evaluation, (*scoring, planning)));
                     finished(&rows)?;
                 }
             }
@@ -106,7 +109,8 @@ impl Run {
                 }
                 let plan = chosen.plan(&scores)?;
                 let times = (chosen.seconds.unwrap_or(f64::NAN), 0.0);
-                rows.push(self.judged(jury, &plan, (&choices.tool, label, 0), times, progress)?);
+                let evaluation = self.judged(jury, &plan, &mut judged, progress)?;
+                rows.push(row((&choices.tool, label, 0), &plan, evaluation, times));
                 finished(&rows)?;
             }
         }
@@ -117,21 +121,15 @@ impl Run {
         &self,
         jury: &Jury,
         plan: &Plan,
-        (method, budget, seed): (&str, &str, u64),
-        (scoring, planning): (f64, f64),
+        known: &mut Judged,
         progress: &mut dyn Progress,
-    ) -> Result<Row, Error> {
-        let applied = self.apply_watched(plan, progress)?;
-        Ok(Row {
-            method: method.to_owned(),
-            budget: budget.to_owned(),
-            seed,
-            code_bits: plan.code_bits_per_weight(),
-            stored_bits: plan.stored_bits_per_weight(),
-            evaluation: jury.evaluate(&applied, progress)?,
-            scoring,
-            planning,
-        })
+    ) -> Result<Evaluation, Error> {
+        if let Some((_, evaluation)) = known.iter().find(|(choices, _)| choices == plan.choices()) {
+            return Ok(*evaluation);
+        }
+        let evaluation = jury.evaluate(&self.apply_watched(plan, progress)?, progress)?;
+        known.push((plan.choices().to_vec(), evaluation));
+        Ok(evaluation)
     }
 
     /// The scores that a method plans with.
@@ -203,5 +201,23 @@ impl Run {
                 Ok(scores.found(&problem, outcome.plan))
             }
         }
+    }
+}
+
+fn row(
+    (method, budget, seed): (&str, &str, u64),
+    plan: &Plan,
+    evaluation: Evaluation,
+    (scoring, planning): (f64, f64),
+) -> Row {
+    Row {
+        method: method.to_owned(),
+        budget: budget.to_owned(),
+        seed,
+        code_bits: plan.code_bits_per_weight(),
+        stored_bits: plan.stored_bits_per_weight(),
+        evaluation,
+        scoring,
+        planning,
     }
 }
