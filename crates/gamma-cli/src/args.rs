@@ -14,6 +14,7 @@ use crate::{
     compare::CompareArgs,
     constraints::ConstraintArgs,
     eval::EvalArgs,
+    export::ExportArgs,
     hub,
     judging::JudgingArgs,
     quantizer::{Method, QuantizerArgs},
@@ -42,6 +43,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Quantize a model as a plan says
     Apply(ApplyArgs),
+    /// Write a plan as the file or folder that an engine loads, or as settings for another quantizer
+    Export(ExportArgs),
     /// Measure perplexity, and divergence from full precision, of plans and checkpoints
     Eval(EvalArgs),
     /// Measure methods of allocation against each other, on the same candidates and budgets

@@ -8,7 +8,7 @@ use gamma::{BitWidth, Budget, Frontier, Limits, Plan, Scores, core::Measure, rep
 use crate::{args::FrontierArgs, budget::BudgetArg, constraints};
 
 pub fn frontier(args: &FrontierArgs) -> anyhow::Result<()> {
-    let scores = Scores::load(&args.scores)?;
+    let scores = args.constraints.scores(Scores::load(&args.scores)?)?;
     let any = BudgetArg { text: "any".into(), budget: Budget::bytes(u64::MAX) };
     let problem = args.constraints.problem(&scores, &any)?;
     constraints::introduce(&problem);

@@ -2,11 +2,40 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use gamma_core::ModuleName;
-use gamma_export::{GgufExport, GgufReport, IntegerExport, IntegerLayout, WrittenFile};
+use gamma_core::{Context, ModuleName, ModuleScores, ScoreTable, ScoresFile};
+use gamma_export::{GgufExport, GgufReport, IntegerExport, IntegerLayout, Target, WrittenFile};
 use gamma_ggml::GgmlType;
 
-use crate::{Applied, Error, Plan, Run};
+use crate::{Applied, Error, Plan, Run, Scores};
+
+impl Scores {
+    /// The same scores with no other options than those that `target` can hold, so that every plan can be
+    /// exported there. What engines store as one is a matter of ties: [`Engine`](crate::Engine).
+    ///
+    /// # Errors
+    /// [`Error::NothingServed`] names all modules that are left without an option.
+    pub fn served_by(&self, target: Target) -> Result<Self, Error> {
+        let contexts = self.contexts.iter().map(|context| {
+            Ok(Context { stored_bits: context.stored_bits, table: served(&context.table, target)? })
+        });
+        let contexts = contexts.collect::<Result<_, Error>>()?;
+        let (provenance, remainder) = (self.provenance.clone(), self.remainder.clone());
+        let table = served(&self.table, target)?;
+        Ok(Self::new(ScoresFile { kind: self.kind, provenance, remainder, table, contexts }))
+    }
+}
+
+fn served(table: &ScoreTable, target: Target) -> Result<ScoreTable, Error> {
+    let options = |module: &ModuleScores| {
+        let held = module.options.iter().filter(|option| target.holds(&option.format, module.shape));
+        ModuleScores { options: held.cloned().collect(), ..module.clone() }
+    };
+    let left: Vec<ModuleScores> = table.modules().iter().map(options).collect();
+    let bare = left.iter().filter(|module| module.options.is_empty()).map(|module| module.name.clone());
+    let bare: Vec<ModuleName> = bare.collect();
+    let refused = Error::NothingServed { target, modules: bare.clone() };
+    if bare.is_empty() { ScoreTable::new(left).map_err(|_| refused) } else { Err(refused) }
+}
 
 impl Run {
     /// Bytes of the GGUF file that `plan` leads to, before anything is quantized. `kept` gives modules
@@ -20,13 +49,13 @@ impl Run {
     }
 
     /// Bytes of all tensors of the folder in `layout` that `plan` leads to, before anything is
-    /// quantized.
+    /// quantized; `untied` as in [`Applied::integers`].
     ///
     /// # Errors
     /// [`Error::Export`] names all modules that the layout does not hold, or that engines join and the
     /// plan does not tie.
-    pub fn integer_bytes(&self, plan: &Plan, layout: IntegerLayout) -> Result<u64, Error> {
-        Ok(IntegerExport::new(layout, self.checkpoint.folder(), plan).tensor_bytes()?)
+    pub fn integer_bytes(&self, plan: &Plan, layout: IntegerLayout, untied: bool) -> Result<u64, Error> {
+        Ok(IntegerExport::new(layout, self.checkpoint.folder(), plan).untied(untied).tensor_bytes()?)
     }
 
     fn gguf<'a>(&self, plan: &'a Plan, kept: &BTreeMap<ModuleName, GgmlType>) -> GgufExport<'a> {
@@ -59,7 +88,8 @@ impl Applied<'_> {
         Ok(export.write(path.as_ref(), &self.by_reference())?)
     }
 
-    /// Writes the folder `out` with integer codes in the layout of an engine, and `plan.json`.
+    /// Writes the folder `out` with integer codes in the layout of an engine, and `plan.json`. With
+    /// `untied`, modules that vLLM joins may have different formats.
     ///
     /// # Errors
     /// As [`gguf`](Self::gguf).
@@ -67,10 +97,12 @@ impl Applied<'_> {
         &self,
         layout: IntegerLayout,
         out: impl AsRef<Path>,
+        untied: bool,
         overwrite: bool,
     ) -> Result<Vec<WrittenFile>, Error> {
         let export = IntegerExport::new(layout, self.run.checkpoint.folder(), &self.plan)
             .file("plan.json", self.plan.to_json())
+            .untied(untied)
             .overwrite(overwrite);
         let folded = self.folded()?.into_iter();
         let export = folded.fold(export, |export, (name, values)| export.replace(name, values));

@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf};
 
 use gamma_core::{Digest, FileError, Format, ModuleName, PlanError};
-use gamma_export::ExportError;
+use gamma_export::{ExportError, Target};
 use gamma_ilp::ProjectError;
 use gamma_model::ModelError;
 use gamma_preference::LearnError;
@@ -101,6 +101,18 @@ pub enum Error {
         /// The quantizer in words.
         quantizer: String,
     },
+    /// Modules that have no option for a target.
+    #[error(
+        "no option of {} fits the target {target}, which holds {}; learn with others (`--quantizer ggml` for \
+         gguf, `--symmetric` with a `--group-size` that divides all rows for integers), or exclude these modules",
+        list(modules), target.served()
+    )]
+    NothingServed {
+        /// The target.
+        target: Target,
+        /// The modules.
+        modules: Vec<ModuleName>,
+    },
     /// A plan asks for a format that the quantizer does not make for a matrix of this shape.
     #[error("module `{module}` is planned as `{format}`, which `{quantizer}` does not make")]
     Format {
@@ -186,6 +198,15 @@ pub enum Error {
     /// The progress callback asked to stop.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// The first few names.
+fn list(modules: &[ModuleName]) -> String {
+    const SHOWN: usize = 8;
+    let shown: Vec<_> = modules.iter().take(SHOWN).map(|module| format!("`{module}`")).collect();
+    let rest = modules.len().saturating_sub(SHOWN);
+    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+    format!("{}{more}", shown.join(", "))
 }
 
 impl From<LearnError<Error>> for Error {

@@ -101,7 +101,8 @@ pub use gamma_core::{
     Symmetry,
 };
 pub use gamma_export::{
-    self as export, ExportError, GgufReport, IntegerLayout, Precision, WrittenFile, write_atomically,
+    self as export, ExportError, GgufReport, IntegerLayout, Precision, Recipe, Target, WrittenFile,
+    write_atomically,
 };
 pub use gamma_ggml::{self as ggml, Ggml, GgmlType};
 pub use gamma_ilp::{

@@ -79,15 +79,15 @@ fn tied_integer_plans_become_folders_and_others_are_refused_before_quantizing() 
     let scores = run.options().expect("reads").expect("every format says its size");
     let untied = obeying(&scores, &["pin *.q_proj 8", "pin *.k_proj 4", "pin *.v_proj 4", "pin *.mlp.* 3"]);
     let layout = IntegerLayout::CompressedTensors;
-    let error = run.integer_bytes(&untied, layout).expect_err("vLLM joins them");
+    let error = run.integer_bytes(&untied, layout, false).expect_err("vLLM joins them");
     assert!(matches!(&error, Error::Export(ExportError::Untied { .. })), "{error}");
 
     let tied = obeying(&scores, &["pin *.self_attn.* 4", "pin *.mlp.* 3"]);
-    assert!(run.integer_bytes(&tied, layout).expect("served") > tied.stored_bits() / 8);
+    assert!(run.integer_bytes(&tied, layout, false).expect("served") > tied.stored_bits() / 8);
     let scratch = tempfile::tempdir().expect("a folder");
     let out = scratch.path().join("out");
     let applied = run.apply(&tied).expect("fits the model");
-    let files = applied.integers(layout, &out, false).expect("writes");
+    let files = applied.integers(layout, &out, false, false).expect("writes");
     for name in ["config.json", "model.safetensors", "plan.json", "tokenizer.json"] {
         assert!(files.iter().any(|file| file.name == name), "{name}");
     }

@@ -10,13 +10,14 @@ use std::{
 use gamma_core::{Digest, ModuleName, Plan};
 use gamma_ggml::{GgmlType, Metadata, Outline, TensorInfo, Value};
 use gamma_quant::QuantizedWeight;
+use rayon::prelude::*;
 use safetensors::Dtype;
 use serde_json::{Map, Value as Json};
 
 use super::{
     architecture::Architecture,
     audit::{GgufReport, audit, digest},
-    blocks::{check_plan, encode, stored_as},
+    blocks::{check_plan, encode, gguf_type},
     names::gguf_tensor_name,
     tokenizer::Files,
 };
@@ -202,6 +203,9 @@ impl<'a> GgufExport<'a> {
         if let Some((tensor, _)) = self.kept.iter().find(|(tensor, _)| planned.contains_key(*tensor)) {
             return Err(ExportError::PlannedAndKept { tensor: tensor.clone() });
         }
+        if let Some(&kind) = self.kept.values().find(|kind| !kind.is_encodable()) {
+            return Err(gamma_ggml::CodecError::NotEncodable { kind }.into());
+        }
         let mut entries = Vec::new();
         for shard in &source.shards {
             for (tensor, info) in shard.tensors() {
@@ -220,7 +224,7 @@ impl<'a> GgufExport<'a> {
                             let path = shard.path.clone();
                             return Err(ExportError::TensorShape { path, tensor, expected, found });
                         }
-                        stored_as(&choice.format, choice.shape).unwrap_or(GgmlType::F32)
+                        gguf_type(&choice.format, choice.shape).unwrap_or(GgmlType::F32)
                     }
                     None if info.shape.len() < 2 => GgmlType::F32,
                     None => match self.kept.get(&tensor) {
@@ -369,9 +373,11 @@ fn interleave<T: Copy>(data: &[T], rows: usize, heads: usize) -> Vec<T> {
 }
 
 fn encode_values(kind: GgmlType, values: &[f32]) -> Result<Vec<u8>, ExportError> {
+    const TASK: usize = 1 << 14; // weights, whole blocks of every type
     let bytes = kind.bytes([1, values.len()]).unwrap_or(0);
     let mut out = vec![0; bytes as usize];
-    kind.encode(values, None, &mut out)?;
+    let tasks = out.par_chunks_mut(TASK / kind.block() * kind.block_bytes()).zip(values.par_chunks(TASK));
+    tasks.map(|(out, values)| kind.encode(values, None, out)).collect::<Result<(), _>>()?;
     Ok(out)
 }
 
