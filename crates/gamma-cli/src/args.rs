@@ -270,8 +270,8 @@ pub struct ApplyArgs {
 #[derive(Debug, Args)]
 pub struct BudgetArgs {
     /// 3.2 (as large as uniform 3.2 bits), 3.5bpw (stored bits per weight), 3.5cbw (code bits per
-    /// weight), 120MiB (allocated modules), `file:200MiB` (whole packed file) or
-    /// `device:8GiB@4096x2` (memory with a 16-bit cache of 4096 tokens, batch 2); repeatable
+    /// weight), 120MiB (allocated modules), `file:200MiB` (whole packed file), `gguf:200MiB` (GGUF
+    /// file, options of `--quantizer ggml`) or `device:8GiB@4096x2` (memory with a 16-bit cache of 4096 tokens, batch 2); repeatable
     #[arg(long = "budget", value_name = "BUDGET", required = true)]
     pub budgets: Vec<BudgetArg>,
     /// Who solves the integer program

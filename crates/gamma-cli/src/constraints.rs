@@ -9,6 +9,7 @@ use gamma::{LatencyTable, Problem, Rule, Scores};
 use crate::{
     budget::{self, BudgetArg},
     engine::Engine,
+    export::{Kept, kept},
 };
 
 /// Patterns are globs such as `*.down_proj`, or `re:` and a regular expression; options are
@@ -20,6 +21,10 @@ pub struct ConstraintArgs {
     /// it stores as one
     #[arg(long, value_enum)]
     engine: Option<Engine>,
+    /// Store a matrix outside of the plan in this type of ggml when the plan becomes a GGUF file, such as
+    /// `model.embed_tokens=q8_0`; budgets `gguf:SIZE` count it
+    #[arg(long, value_name = "MODULE=TYPE", value_parser = kept)]
+    keep: Vec<Kept>,
     /// What the engine stores as one shares a format: vllm, sglang, tensorrt-llm, llama.cpp,
     /// mistral.rs, mlx; or a pattern, for its matches in each block
     #[arg(long, value_name = "ENGINE|PATTERN")]
@@ -93,12 +98,17 @@ impl ConstraintArgs {
         Ok(rules)
     }
 
-    /// The scores that plans are made from: those of options that the engine can load.
+    /// The scores that plans are made from: those of options that the engine can load, for a GGUF file
+    /// with the matrices that are kept.
     pub fn scores(&self, scores: Scores) -> anyhow::Result<Scores> {
-        match self.engine {
-            Some(engine) => engine.served(&scores),
-            None => Ok(scores),
+        let mut scores = match self.engine {
+            Some(engine) => engine.served(&scores)?,
+            None => scores,
+        };
+        for (module, kind) in &self.keep {
+            scores = scores.keep_as(module, *kind)?;
         }
+        Ok(scores)
     }
 
     /// The file for scores that were measured with the options of the engine alone.
@@ -109,8 +119,10 @@ impl ConstraintArgs {
 
     /// Refuses constraints that are more than rules.
     pub fn only_rules(&self) -> anyhow::Result<()> {
-        if self.engine.is_some() {
-            bail!("methods are compared on all candidates: say `--tie` instead of `--engine`");
+        if self.engine.is_some() || !self.keep.is_empty() {
+            bail!(
+                "methods are compared on all candidates and as they are: `--tie` instead of `--engine`, no `--keep`"
+            );
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use anyhow::{Context as _, bail};
 use clap::Args;
 use gamma::{
-    Calibration, Gamma, GgmlType, ModuleName, Plan, Recipe, Target, WrittenFile,
+    Budget, Calibration, Gamma, GgmlType, ModuleName, Plan, Recipe, Target, WrittenFile,
     export::{GgufExport, IntegerExport},
     write_atomically,
 };
@@ -21,8 +21,8 @@ use crate::{
 #[derive(Debug, Args)]
 #[group(id = "product", required = true, multiple = false, args = ["target", "recipe"])]
 pub struct ExportArgs {
-    /// A plan file
-    plan: PathBuf,
+    /// A plan file; none for a GGUF file of the checkpoint as it is, which `llama-quantize` takes
+    plan: Option<PathBuf>,
     /// The checkpoint that the plan was made for
     #[arg(long, value_name = "DIR", required_unless_present = "recipe")]
     model: Option<String>,
@@ -38,9 +38,12 @@ pub struct ExportArgs {
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
     /// Store a matrix outside of the plan in this type of ggml, such as
-    /// `model.embed_tokens=q8_0`; GGUF only, repeatable
+    /// `model.embed_tokens=q8_0`, instead of what the plan says; GGUF only, repeatable
     #[arg(long, value_name = "MODULE=TYPE", value_parser = kept)]
     keep: Vec<Kept>,
+    /// Also write the importance matrix of the calibration text, for `llama-quantize --imatrix`
+    #[arg(long, value_name = "FILE", requires = "model")]
+    imatrix: Option<PathBuf>,
     /// Allow different formats in modules that vLLM joins, for folders that only transformers loads
     #[arg(long)]
     untied: bool,
@@ -66,15 +69,32 @@ pub fn kept(text: &str) -> Result<Kept, String> {
 }
 
 pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
-    let plan = Plan::load(&args.plan)?;
     if !args.overwrite && args.out.exists() {
         bail!("`{}` exists: choose another path, or give `--overwrite`", args.out.display());
     }
-    match (args.target, args.recipe, &args.model) {
-        (_, Some(recipe), _) => write_recipe(args, recipe, &plan),
-        (Some(target), None, Some(model)) => write_files(args, target, model, &plan),
-        _ => bail!("give `--target` and `--model`, or `--recipe`"),
+    let mut watch = Watch::new()?;
+    let plan = args.plan.as_ref().map(Plan::load).transpose()?;
+    match (args.target, args.recipe, &args.model, &plan) {
+        (_, Some(recipe), _, Some(plan)) => write_recipe(args, recipe, plan)?,
+        (Some(target), None, Some(model), Some(plan)) => write_files(args, target, model, plan, &mut watch)?,
+        (Some(Target::Gguf), None, Some(model), None) => {
+            let calibration = Calibration::none();
+            let run = Gamma::builder().model(hub::resolve(model)?).calibration(calibration).build()?;
+            let report = run.unquantized_gguf(&args.out, args.overwrite)?;
+            note!("wrote {} ({} bytes)", args.out.display(), report.file_bytes);
+        }
+        _ => bail!("give a plan; without one there is only `--target gguf`, of the checkpoint as it is"),
     }
+    if let (Some(path), Some(model)) = (&args.imatrix, &args.model) {
+        let Some(calibration) = args.text.calibration() else {
+            bail!("an importance matrix is measured on text: `--calibration FILE`");
+        };
+        let run = Gamma::builder().model(hub::resolve(model)?).calibration(calibration).build()?;
+        run.imatrix(path, &mut watch)?;
+        watch.finish();
+        note!("wrote {}", path.display());
+    }
+    Ok(())
 }
 
 fn write_recipe(args: &ExportArgs, recipe: Recipe, plan: &Plan) -> anyhow::Result<()> {
@@ -89,10 +109,16 @@ fn write_recipe(args: &ExportArgs, recipe: Recipe, plan: &Plan) -> anyhow::Resul
     Ok(())
 }
 
-fn write_files(args: &ExportArgs, target: Target, model: &str, plan: &Plan) -> anyhow::Result<()> {
-    let mut watch = Watch::new()?;
-    let kept: BTreeMap<ModuleName, GgmlType> = args.keep.iter().cloned().collect();
-    if target != Target::Gguf && !kept.is_empty() {
+fn write_files(
+    args: &ExportArgs,
+    target: Target,
+    model: &str,
+    plan: &Plan,
+    watch: &mut Watch,
+) -> anyhow::Result<()> {
+    let mut kept: BTreeMap<ModuleName, GgmlType> = plan.kept();
+    kept.extend(args.keep.iter().cloned());
+    if target != Target::Gguf && !args.keep.is_empty() {
         bail!("`--keep` names types of ggml, which only `--target gguf` holds");
     }
     let folder = hub::resolve(model)?;
@@ -110,7 +136,17 @@ fn write_files(args: &ExportArgs, target: Target, model: &str, plan: &Plan) -> a
     let builder = Gamma::builder().model(folder);
     let run = quantizer::for_plan(builder, args.quantizer, plan)?.calibration(calibration).build()?;
     watch::introduce(&run);
-    let applied = carried_out(&run, plan, &mut watch)?;
+    if let (Target::Gguf, Some(Budget::Gguf(budget))) = (target, plan.budget()) {
+        let bytes = run.gguf_bytes(plan, &kept)?;
+        let planned = plan.gguf_bytes().unwrap_or(bytes);
+        if bytes > budget {
+            bail!(
+                "the file would be {bytes} bytes, of {planned} that were planned and {budget} allowed: `--keep` and \
+                 the name of the model's folder must be what they were"
+            );
+        }
+    }
+    let applied = carried_out(&run, plan, watch)?;
     let files = if let Target::Integers(layout) = target {
         note!("{promised} bytes of tensors, besides the headers of the files");
         applied.integers(layout, &args.out, args.untied, args.overwrite)?
@@ -128,9 +164,9 @@ fn write_files(args: &ExportArgs, target: Target, model: &str, plan: &Plan) -> a
 
 /// What to say before the reason.
 fn refused(args: &ExportArgs, what: &str) -> String {
+    let plan = args.plan.as_ref().map_or_else(String::new, |plan| format!("`{}`", plan.display()));
     format!(
-        "`{}` cannot become {what}, and nothing was quantized; `gamma project --engine ENGINE` makes plans that an \
-         engine can load",
-        args.plan.display()
+        "{plan} cannot become {what}, and nothing was quantized; `gamma project --engine ENGINE` makes plans that an \
+         engine can load"
     )
 }

@@ -269,7 +269,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{BitWidth, CacheShape, FixedRole, FixedTensor, GroupSize, Measure, ScoredOption};
+    use crate::{
+        BitWidth, CacheShape, FixedRole, FixedTensor, GgufMatrix, GgufRemainder, GroupSize, Measure,
+        ScoredOption,
+    };
 
     const SHAPE: [usize; 2] = [10, 10];
 
@@ -329,7 +332,10 @@ mod tests {
     fn remainder() -> Remainder {
         let tensor = FixedTensor { name: "wte".into(), role: FixedRole::Embedding, bytes: 77 };
         let cache = CacheShape { blocks: 2, kv_heads: 1, head_dim: 8 };
-        Remainder { tensors: vec![tensor], cache: Some(cache), weight_bits: 16, container: 640 }
+        let (name, role, kind) = (ModuleName::new("wte"), FixedRole::Embedding, Some("q8_0".to_owned()));
+        let matrices = vec![GgufMatrix { name, role, shape: SHAPE, kind, bytes: 96 }];
+        let gguf = Some(GgufRemainder { header: 320, vectors: 64, matrices });
+        Remainder { tensors: vec![tensor], cache: Some(cache), weight_bits: 16, container: 640, gguf }
     }
 
     /// The plan of the narrowest options.

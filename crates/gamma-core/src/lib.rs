@@ -46,5 +46,5 @@ pub use format::{Format, InvalidFormat, Streams, Symmetry};
 pub use isotonic::non_increasing;
 pub use module::ModuleName;
 pub use plan::{Certificate, Choice, Plan, PlanError};
-pub use remainder::{CacheShape, FixedRole, FixedTensor, Remainder};
+pub use remainder::{CacheShape, FixedRole, FixedTensor, GgufMatrix, GgufRemainder, Remainder};
 pub use scores::{Context, ModuleScores, ScoreKind, ScoreTable, ScoreTableError, ScoredOption};

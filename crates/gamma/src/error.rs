@@ -4,6 +4,7 @@ use std::{io, path::PathBuf};
 
 use gamma_core::{Digest, FileError, Format, ModuleName, PlanError};
 use gamma_export::{ExportError, Target};
+use gamma_ggml::GgmlType;
 use gamma_ilp::ProjectError;
 use gamma_model::ModelError;
 use gamma_preference::LearnError;
@@ -112,6 +113,16 @@ pub enum Error {
         target: Target,
         /// The modules.
         modules: Vec<ModuleName>,
+    },
+    /// A type for a matrix outside of the plan that cannot be.
+    #[error("`{module}` cannot be kept as {kind}: {reason}")]
+    Keep {
+        /// The matrix.
+        module: ModuleName,
+        /// The type.
+        kind: GgmlType,
+        /// Why not.
+        reason: &'static str,
     },
     /// A plan asks for a format that the quantizer does not make for a matrix of this shape.
     #[error("module `{module}` is planned as `{format}`, which `{quantizer}` does not make")]

@@ -42,8 +42,8 @@ impl Run {
             }
             _ => locally(proxy, &mut network, &batches(), &mut tick)?,
         };
-        let remainder = Some(self.remainder(&table)?);
         let provenance = self.provenance(sequences, &format!("{} proxy, {proxy:?}", proxy.name()));
+        let remainder = Some(self.remainder(&table, &provenance)?);
         Ok(Scores::new(ScoresFile {
             kind: ScoreKind::Loss,
             provenance,

@@ -141,8 +141,8 @@ impl Run {
             ScoreSource::Losses => (ScoreKind::Loss, losses),
             ScoreSource::Logits => (ScoreKind::Logits, logits),
         };
-        let remainder = Some(self.remainder(&table)?);
         let provenance = self.provenance(sequences, &learner(&settings));
+        let remainder = Some(self.remainder(&table, &provenance)?);
         Ok(Scores::new(ScoresFile { kind, provenance, remainder, table, contexts: Vec::new() }))
     }
 
@@ -166,8 +166,8 @@ impl Run {
         let modules: Option<Vec<_>> =
             (0..self.config().blocks).flat_map(|block| self.config().modules(block)).map(module).collect();
         let Some(table) = modules.and_then(|modules| ScoreTable::new(modules).ok()) else { return Ok(None) };
-        let remainder = Some(self.remainder(&table)?);
         let provenance = self.provenance(&[], &learner(&self.learning));
+        let remainder = Some(self.remainder(&table, &provenance)?);
         let contexts = Vec::new();
         Ok(Some(Scores::new(ScoresFile { kind: ScoreKind::Loss, provenance, remainder, table, contexts })))
     }
@@ -199,13 +199,14 @@ impl Run {
         Ok(fitting)
     }
 
-    /// What the model holds besides the modules of `table`.
-    pub(crate) fn remainder(&self, table: &ScoreTable) -> Result<Remainder, Error> {
+    /// What the model holds besides the modules of `table`, whose scores come from `provenance`.
+    pub(crate) fn remainder(&self, table: &ScoreTable, provenance: &Provenance) -> Result<Remainder, Error> {
         let config = self.config();
         let [blocks, kv_heads, head_dim] =
             [config.blocks, config.kv_heads, config.head_dim].map(|number| number as u64);
         let cache = Some(CacheShape { blocks, kv_heads, head_dim });
-        Ok(Remainder { cache, ..gamma_export::remainder(self.checkpoint.folder(), table)? })
+        let gguf = self.gguf_remainder(table, provenance);
+        Ok(Remainder { cache, gguf, ..gamma_export::remainder(self.checkpoint.folder(), table)? })
     }
 
     /// Quantizes the model as `plan` says.

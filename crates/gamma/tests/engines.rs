@@ -97,3 +97,44 @@ fn tied_integer_plans_become_folders_and_others_are_refused_before_quantizing() 
         "{error}"
     );
 }
+
+#[test]
+fn ten_budgets_become_files_within_them_of_sizes_known_to_the_byte() {
+    let run = run(Ggml::with_small_blocks().weighted(), &[4, 5, 8]);
+    let scores = run.learn(&mut Quiet).expect("learns");
+    let embedding = ModuleName::new("model.embed_tokens");
+    let scores = scores.keep_as(&embedding, GgmlType::Q8_0).expect("fits");
+    let smallest =
+        scores.problem(Budget::gguf(1)).solve(&Limits::default()).expect_err("too small").to_string();
+    assert!(smallest.contains("larger would do"), "{smallest}");
+    let size = |bits: f64| {
+        let plan = scores.project(Budget::stored_bits_per_weight(bits)).expect("feasible");
+        plan.gguf_bytes().expect("known")
+    };
+    let (least, most) = (size(4.5), size(8.5));
+    let scratch = tempfile::tempdir().expect("a folder");
+    let mut sizes = Vec::new();
+    for step in 0..10 {
+        // Not round numbers.
+        let budget = least + (most - least) * step / 9 + 7 * step;
+        let plan = scores.project(Budget::gguf(budget)).expect("feasible");
+        assert_eq!(plan.footprint().total(), plan.gguf_bytes().expect("known"));
+        let path = scratch.path().join(format!("{step}.gguf"));
+        let applied = run.apply(&plan).expect("fits the model");
+        let report = applied.gguf(&path, &plan.kept(), false).expect("writes");
+        assert_eq!(Some(report.file_bytes), plan.gguf_bytes(), "the size is known beforehand");
+        assert!(report.file_bytes <= budget, "{} of {budget}", report.file_bytes);
+        let file = Gguf::open(&path).expect("reads");
+        assert_eq!(file.tensor("token_embd.weight").expect("a tensor").kind, GgmlType::Q8_0);
+        sizes.push(report.file_bytes);
+    }
+    assert!(sizes.is_sorted() && sizes[0] < sizes[5] && sizes[5] < sizes[9], "{sizes:?}");
+    for (module, kind, word) in [
+        ("model.embed_tokens", GgmlType::Q4K, "divide"),
+        ("model.embed_tokens", GgmlType::Iq4Nl, "write"),
+        ("lm_head", GgmlType::Q8_0, "no matrix"),
+    ] {
+        let error = scores.keep_as(&ModuleName::new(module), kind).expect_err("refused").to_string();
+        assert!(error.contains(word) && error.contains(module), "{error}");
+    }
+}

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gamma_core::{Digest, ModuleName, Plan};
+use gamma_core::{Digest, GgufMatrix, GgufRemainder, ModuleName, Plan};
 use gamma_ggml::{GgmlType, Metadata, Outline, TensorInfo, Value};
 use gamma_quant::QuantizedWeight;
 use rayon::prelude::*;
@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     ExportError,
+    account::role,
     export::{check_replaced, check_weights},
     source::Source,
     stage::SoleFile,
@@ -41,7 +42,7 @@ pub(super) const MIXED_FILE_TYPE: u32 = 15;
 /// become `F32`, as engines want them.
 #[derive(Clone, Debug)]
 pub struct GgufExport<'a> {
-    plan: &'a Plan,
+    plan: Option<&'a Plan>,
     source: PathBuf,
     kept: BTreeMap<String, GgmlType>,
     replaced: BTreeMap<String, Vec<f32>>,
@@ -78,8 +79,15 @@ impl<'a> GgufExport<'a> {
     /// A file of the checkpoint in the folder `source` with the modules of `plan` quantized.
     #[must_use]
     pub fn new(source: impl Into<PathBuf>, plan: &'a Plan) -> Self {
+        Self { plan: Some(plan), ..Self::unquantized(source) }
+    }
+
+    /// A file of the checkpoint as it is: what `llama-quantize` and [`GgufRecode`](crate::GgufRecode)
+    /// start from.
+    #[must_use]
+    pub fn unquantized(source: impl Into<PathBuf>) -> Self {
         Self {
-            plan,
+            plan: None,
             source: source.into(),
             kept: BTreeMap::new(),
             replaced: BTreeMap::new(),
@@ -136,8 +144,40 @@ impl<'a> GgufExport<'a> {
         self.draft().map(|draft| draft.outline)
     }
 
+    fn choices(&self) -> &'a [gamma_core::Choice] {
+        self.plan.map_or(&[], Plan::choices)
+    }
+
+    /// What the file holds besides the modules of the plan.
+    ///
+    /// # Errors
+    /// As [`outline`](Self::outline).
+    pub fn remainder(&self) -> Result<GgufRemainder, ExportError> {
+        let Draft { outline, items, .. } = self.draft()?;
+        let mut remainder = GgufRemainder { header: outline.data_offset(), ..GgufRemainder::default() };
+        for (tensor, item) in outline.tensors().iter().zip(&items) {
+            let invalid = |source| gamma_ggml::GgufError::Invalid { path: self.source.clone(), source };
+            let bytes = GgufRemainder::padded(tensor.bytes().map_err(invalid)?);
+            match (&item.origin, tensor.dims.as_slice()) {
+                (Origin::Planned(_), _) => {}
+                (Origin::Kept(name), &[columns, rows]) => {
+                    let module = name.strip_suffix(".weight").unwrap_or(name);
+                    remainder.matrices.push(GgufMatrix {
+                        name: ModuleName::new(module),
+                        role: role(name),
+                        shape: [rows as usize, columns as usize],
+                        kind: self.kept.get(name).map(|kind| kind.name().to_owned()),
+                        bytes,
+                    });
+                }
+                _ => remainder.vectors += bytes,
+            }
+        }
+        Ok(remainder)
+    }
+
     fn draft(&self) -> Result<Draft, ExportError> {
-        let choices = self.plan.choices();
+        let choices = self.choices();
         check_plan(choices.iter().map(|choice| (&choice.name, &choice.format, choice.shape)))?;
         let source = Source::open(&self.source)?;
         check_replaced(&source, &self.replaced)?;
@@ -149,13 +189,17 @@ impl<'a> GgufExport<'a> {
             metadata.set("general.name", name);
         }
         metadata.set("general.quantization_version", QUANTIZATION_VERSION);
-        metadata.set("general.file_type", MIXED_FILE_TYPE);
+        if self.plan.is_some() {
+            metadata.set("general.file_type", MIXED_FILE_TYPE);
+        }
         if self.tokenizer {
             self.describe_tokenizer(&config, architecture.vocabulary, &mut metadata)?;
         } else {
             metadata.set("tokenizer.ggml.model", "none");
         }
-        metadata.set("gamma.plan.stored_bits", self.plan.stored_bits());
+        if let Some(plan) = self.plan {
+            metadata.set("gamma.plan.stored_bits", plan.stored_bits());
+        }
         for (key, value) in &self.keys {
             metadata.set(key.as_str(), value.clone());
         }
@@ -193,7 +237,7 @@ impl<'a> GgufExport<'a> {
         architecture: &Architecture,
     ) -> Result<(Vec<TensorInfo>, Vec<Item>), ExportError> {
         let planned: BTreeMap<String, &gamma_core::Choice> =
-            self.plan.choices().iter().map(|choice| (choice.name.weight(), choice)).collect();
+            self.choices().iter().map(|choice| (choice.name.weight(), choice)).collect();
         for tensor in planned.keys().chain(self.kept.keys()) {
             if source.find(tensor).is_none() {
                 let (path, tensor) = (source.folder.clone(), tensor.clone());
@@ -276,7 +320,11 @@ impl<'a> GgufExport<'a> {
         target: &Path,
         weights: &BTreeMap<ModuleName, W>,
     ) -> Result<GgufReport, ExportError> {
-        let weights = check_weights(self.plan, weights)?;
+        let weights = match (self.plan, weights.keys().next()) {
+            (Some(plan), _) => check_weights(plan, weights)?,
+            (None, None) => BTreeMap::new(),
+            (None, Some(module)) => return Err(ExportError::NotInPlan { module: module.clone() }),
+        };
         let draft = self.draft()?;
         let file = SoleFile::beside(target, self.overwrite)?;
         let mut items = draft.items.iter();
