@@ -15,6 +15,7 @@ use crate::{
     compare::CompareArgs,
     constraints::ConstraintArgs,
     eval::EvalArgs,
+    export::ExportArgs,
     hub,
     judging::JudgingArgs,
     keeping::KeepingArgs,
@@ -44,6 +45,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Quantize a model as a plan says
     Apply(ApplyArgs),
+    /// Write a plan as the file or folder that an engine loads, or as settings for another quantizer
+    Export(ExportArgs),
     /// Measure perplexity, and divergence from full precision, of plans and checkpoints
     Eval(EvalArgs),
     /// Measure methods of allocation against each other, on the same candidates and budgets
@@ -285,8 +288,8 @@ pub struct ApplyArgs {
 #[derive(Debug, Args)]
 pub struct BudgetArgs {
     /// 3.2 (as large as uniform 3.2 bits), 3.5bpw (stored bits per weight), 3.5cbw (code bits per
-    /// weight), 120MiB (allocated modules), `file:200MiB` (whole packed file) or
-    /// `device:8GiB@4096x2` (memory with a 16-bit cache of 4096 tokens, batch 2); repeatable
+    /// weight), 120MiB (allocated modules), `file:200MiB` (whole packed file), `gguf:200MiB` (GGUF
+    /// file, options of `--quantizer ggml`) or `device:8GiB@4096x2` (memory with a 16-bit cache of 4096 tokens, batch 2); repeatable
     #[arg(long = "budget", value_name = "BUDGET", required = true)]
     pub budgets: Vec<BudgetArg>,
     /// Who solves the integer program

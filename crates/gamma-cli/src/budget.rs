@@ -47,6 +47,8 @@ impl FromStr for BudgetArg {
             Budget::code_bits_per_weight(number(digits)?)
         } else if let Some(size) = text.strip_prefix("file:") {
             Budget::artifact(bytes(size).ok_or_else(expected)??)
+        } else if let Some(size) = text.strip_prefix("gguf:") {
+            Budget::gguf(bytes(size).ok_or_else(expected)??)
         } else if let Some(device) = text.strip_prefix("device:") {
             let (size, tokens) = device.split_once('@').ok_or_else(expected)?;
             let (context, batch) = tokens.split_once('x').unwrap_or((tokens, "1"));
@@ -81,7 +83,7 @@ fn number(digits: &str) -> Result<f64, String> {
 
 fn expected() -> String {
     "expected a positive number, alone (average bits), with `bpw` (stored bits per weight), with `cbw` (code \
-     bits per weight) or with B, KB, MB, GB, KiB, MiB or GiB; or `file:SIZE`; or `device:SIZE@CONTEXT`, \
+     bits per weight) or with B, KB, MB, GB, KiB, MiB or GiB; or `file:SIZE`, `gguf:SIZE`; or `device:SIZE@CONTEXT`, \
      `device:SIZE@CONTEXTxBATCH`"
         .to_owned()
 }
@@ -122,6 +124,7 @@ mod tests {
         assert_eq!(budget("7GB"), Ok(Budget::bytes(7_000_000_000)));
         assert_eq!(budget("2.25cbw"), Ok(Budget::code_bits_per_weight(2.25)));
         assert_eq!(budget("file:1KiB"), Ok(Budget::artifact(1024)));
+        assert_eq!(budget("gguf:3MB"), Ok(Budget::gguf(3_000_000)));
         assert_eq!(budget("device:8GiB@4096x2"), Ok(Budget::device(8 << 30, 8192)));
         assert_eq!(budget("device:1GB@100"), Ok(Budget::device(1_000_000_000, 100)));
         for nonsense in [

@@ -47,6 +47,7 @@ pub struct CompareArgs {
 }
 
 pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
+    args.constraints.only_rules()?;
     let mut watch = Watch::new()?;
     let run = args.learning.complete(args.model.builder()?, None)?.build()?;
     watch::introduce(&run);

@@ -3,16 +3,28 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use gamma::{LatencyTable, Problem, Rule, Scores};
 
-use crate::budget::{self, BudgetArg};
+use crate::{
+    budget::{self, BudgetArg},
+    engine::Engine,
+    export::{Kept, kept},
+};
 
 /// Patterns are globs such as `*.down_proj`, or `re:` and a regular expression; options are
 /// bit-widths such as 4, or formats such as int4:g64:asym:f16. All repeatable.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Constraints")]
 pub struct ConstraintArgs {
+    /// The engine that shall run the plan: no other options than it can load, and one format for what
+    /// it stores as one
+    #[arg(long, value_enum)]
+    engine: Option<Engine>,
+    /// Store a matrix outside of the plan in this type of ggml when the plan becomes a GGUF file, such as
+    /// `model.embed_tokens=q8_0`; budgets `gguf:SIZE` count it
+    #[arg(long, value_name = "MODULE=TYPE", value_parser = kept)]
+    keep: Vec<Kept>,
     /// What the engine stores as one shares a format: vllm, sglang, tensorrt-llm, llama.cpp,
     /// mistral.rs, mlx; or a pattern, for its matches in each block
     #[arg(long, value_name = "ENGINE|PATTERN")]
@@ -54,6 +66,9 @@ impl ConstraintArgs {
             rules.push(text.parse()?);
             Ok(())
         };
+        if let Some(tie) = self.engine.and_then(Engine::tie) {
+            add(tie.to_string())?;
+        }
         for ties in &self.tie {
             add(format!("tie {ties}"))?;
         }
@@ -81,6 +96,35 @@ impl ConstraintArgs {
             add(format!("formats {count}"))?;
         }
         Ok(rules)
+    }
+
+    /// The scores that plans are made from: those of options that the engine can load, for a GGUF file
+    /// with the matrices that are kept.
+    pub fn scores(&self, scores: Scores) -> anyhow::Result<Scores> {
+        let mut scores = match self.engine {
+            Some(engine) => engine.served(&scores)?,
+            None => scores,
+        };
+        for (module, kind) in &self.keep {
+            scores = scores.keep_as(module, *kind)?;
+        }
+        Ok(scores)
+    }
+
+    /// The file for scores that were measured with the options of the engine alone.
+    pub fn scores_file(&self) -> String {
+        let name = self.engine.and_then(|engine| Some(engine.to_possible_value()?.get_name().to_owned()));
+        name.map_or_else(|| "scores.json".to_owned(), |name| format!("scores-{name}.json"))
+    }
+
+    /// Refuses constraints that are more than rules.
+    pub fn only_rules(&self) -> anyhow::Result<()> {
+        if self.engine.is_some() || !self.keep.is_empty() {
+            bail!(
+                "methods are compared on all candidates and as they are: `--tie` instead of `--engine`, no `--keep`"
+            );
+        }
+        Ok(())
     }
 
     /// The problem that `scores` pose with these constraints.

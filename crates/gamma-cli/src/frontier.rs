@@ -9,7 +9,7 @@ use crate::{args::FrontierArgs, budget::BudgetArg, constraints, watch};
 
 pub fn frontier(args: &FrontierArgs) -> anyhow::Result<()> {
     // One curve needs one table: costs over all budgets, not those in the context of each.
-    let scores = Scores::load(&args.scores)?.overall();
+    let scores = args.constraints.scores(Scores::load(&args.scores)?.overall())?;
     watch::warn_of_starved(&scores);
     let any = BudgetArg { text: "any".into(), budget: Budget::bytes(u64::MAX) };
     let problem = args.constraints.problem(&scores, &any)?;

@@ -22,8 +22,10 @@ mod args;
 mod budget;
 mod compare;
 mod constraints;
+mod engine;
 mod eval;
 mod explain;
+mod export;
 mod frontier;
 mod hub;
 mod judging;
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Frontier(args) => frontier::frontier(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Apply(args) => apply::apply(&args),
+        Command::Export(args) => export::export(&args),
         Command::Eval(args) => eval::eval(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Ablate(args) => ablate::ablate(&args),

@@ -7,7 +7,7 @@ use gamma::{Plan, Scores, report};
 use crate::{args::ProjectArgs, budget::BudgetArg, constraints, watch};
 
 pub fn project(args: &ProjectArgs) -> anyhow::Result<()> {
-    let scores = Scores::load(&args.scores)?;
+    let scores = args.constraints.scores(Scores::load(&args.scores)?)?;
     watch::warn_of_starved(&scores);
     let near = args.near.as_ref().map(Plan::load).transpose()?;
     for (number, budget) in args.budgets.budgets.iter().enumerate() {

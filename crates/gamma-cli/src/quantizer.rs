@@ -3,7 +3,8 @@
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use gamma::{
-    Awq, BitWidth, Builder, Clip, Format, Gptq, GroupSize, Hqq, Plan, Quantizer, Rtn, Symmetry, Variants,
+    Awq, BitWidth, Builder, Clip, Format, Ggml, GgmlType, Gptq, GroupSize, Hqq, Plan, Quantizer, Rtn,
+    Symmetry, Variants,
 };
 
 /// How weights are quantized.
@@ -21,6 +22,9 @@ pub enum Method {
     Gptq,
     /// The same on the range of every group that loses least
     GptqClip,
+    /// Block formats of ggml, for GGUF files: `Q2_K` to `Q8_0`, and `Q4_0` and `Q5_0`, which compete
+    /// wherever their blocks divide a row; errors count by the size of what they meet
+    Ggml,
 }
 
 impl Method {
@@ -34,6 +38,7 @@ impl Method {
             "awq" => Some(Self::Awq),
             "gptq" if clipped => Some(Self::GptqClip),
             "gptq" => Some(Self::Gptq),
+            "ggml" => Some(Self::Ggml),
             _ => None,
         }
     }
@@ -58,6 +63,9 @@ type Layout = (GroupSize, Symmetry);
 impl QuantizerArgs {
     /// Adds the quantizer.
     pub fn complete(&self, builder: Builder) -> anyhow::Result<Builder> {
+        if self.quantizer == Method::Ggml && self.symmetric {
+            bail!("blocks of ggml are what they are: leave `--symmetric` out");
+        }
         let symmetry = if self.symmetric { Symmetry::Symmetric } else { Symmetry::Asymmetric };
         let layouts = self.group_size.iter().map(|&size| Ok((GroupSize::new(size)?, symmetry)));
         let layouts = layouts.collect::<anyhow::Result<Vec<_>>>()?;
@@ -76,18 +84,42 @@ pub fn for_plan(builder: Builder, method: Option<Method>, plan: &Plan) -> anyhow
     };
     // What scales were sought for comes first, as it did then.
     let mut layouts: Vec<Layout> = sought_for(learned).into_iter().collect();
+    let mut blocks: Vec<GgmlType> = Vec::new();
     for choice in plan.choices() {
-        let &Format::Int { group, symmetry, .. } = &choice.format else {
-            bail!("the plan uses `{}`, which only its own quantizer can make", choice.format);
-        };
-        if !layouts.contains(&(group, symmetry)) {
-            layouts.push((group, symmetry));
+        let (module, format) = (&choice.name, &choice.format);
+        match (format, GgmlType::from_format(format)) {
+            (_, Some(_)) if method != Method::Ggml => {
+                bail!("the plan stores `{module}` as `{format}`, which only `--quantizer ggml` makes")
+            }
+            (_, Some(kind)) => push_new(&mut blocks, kind),
+            (Format::Int { .. }, None) if method == Method::Ggml => {
+                bail!("the plan stores `{module}` as `{format}`, which `--quantizer ggml` does not make")
+            }
+            (&Format::Int { group, symmetry, .. }, None) => push_new(&mut layouts, (group, symmetry)),
+            _ => bail!("the plan stores `{module}` as `{format}`, which only its own quantizer can make"),
         }
     }
     let mut widths: Vec<u8> = plan.choices().iter().map(|choice| choice.format.bits().bits()).collect();
     widths.sort_unstable();
     widths.dedup();
-    Ok(add(builder, method, &layouts)?.candidates(widths))
+    let builder = if method == Method::Ggml {
+        let ggml = Ggml::new(blocks)?;
+        let unweighted =
+            Method::of_description(learned) == Some(Method::Ggml) && !learned.ends_with(WEIGHTED);
+        builder.quantizer(if unweighted { ggml } else { ggml.weighted() })
+    } else {
+        add(builder, method, &layouts)?
+    };
+    Ok(builder.candidates(widths))
+}
+
+/// How [`Ggml`] ends its description if it looks at data.
+const WEIGHTED: &str = " weighted";
+
+fn push_new<T: PartialEq>(list: &mut Vec<T>, item: T) {
+    if !list.contains(&item) {
+        list.push(item);
+    }
 }
 
 /// Groups and zero points that the scales in this description of `awq` were sought for.
@@ -113,6 +145,7 @@ fn add(builder: Builder, method: Method, layouts: &[Layout]) -> anyhow::Result<B
         Method::RtnClip => builder.quantizer(all(|layout| Box::new(rtn(layout).clip(Clip::Mse)))),
         Method::Hqq => builder.quantizer(all(|(group, _)| Box::new(Hqq::new(group)))),
         Method::Gptq => builder.quantizer(all(|layout| Box::new(gptq(layout)))),
+        Method::Ggml => builder.quantizer(Ggml::with_small_blocks().weighted()),
         Method::GptqClip => builder.quantizer(all(|layout| Box::new(gptq(layout).clip(Clip::Weighted)))),
         Method::Awq => {
             // Scales are one for all candidates. They are sought for widths in the middle, whatever
@@ -159,7 +192,9 @@ mod tests {
         for &method in Method::value_variants() {
             let builder = Gamma::builder().model(fable).calibration(Calibration::none());
             let run = add(builder, method, &layouts).unwrap().build().unwrap();
-            assert_eq!(Method::of_description(&run.quantizer()), Some(method), "{}", run.quantizer());
+            let description = run.quantizer();
+            assert_eq!(Method::of_description(&description), Some(method), "{description}");
+            assert_eq!(description.ends_with(WEIGHTED), method == Method::Ggml, "{description}");
         }
     }
 }

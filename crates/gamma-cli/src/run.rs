@@ -38,6 +38,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let mut scores = learning.scores.clone();
     watch::warn_of_starved(&scores);
     scores.save(args.out.join("scores.json"))?;
+    scores = args.constraints.scores(scores)?;
 
     let mut plans = Vec::new();
     for budget in &args.budgets.budgets {
@@ -57,12 +58,17 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         }
         // What was measured for this budget serves its neighbours, in this run and later.
         scores = refined.scores;
-        scores.save(args.out.join("scores.json"))?;
+        scores.save(args.out.join(args.constraints.scores_file()))?;
         plans.push((budget, refined.plan, refined.predicted.map(|estimate| estimate.mean)));
     }
 
     let mut outcomes = vec![Outcome::full_precision(jury.full_precision())];
     for bits in reference_widths(&run, &args.budgets.budgets) {
+        // Blocks do not fit every module.
+        if let Some(module) = scores.table.modules().iter().find(|module| module.option(bits).is_none()) {
+            note!("no uniform {bits} to compare with: nothing of {bits} bits fits `{}`", module.name);
+            continue;
+        }
         let plan = uniform(&scores, bits, args)?;
         let evaluation = jury.evaluate(&run.apply(&plan)?, &mut watch)?;
         outcomes.push(Outcome::of_plan(Series::Uniform, format!("uniform {bits}"), &plan, evaluation));
@@ -132,6 +138,7 @@ fn reference_widths(run: &Run, budgets: &[BudgetArg]) -> Vec<BitWidth> {
 /// Whether every budget can be met, as far as sizes tell before anything is learned.
 fn check_budgets(run: &Run, args: &RunArgs) -> anyhow::Result<()> {
     let Some(options) = run.options()? else { return Ok(()) };
+    let options = args.constraints.scores(options)?;
     for (number, budget) in args.budgets.budgets.iter().enumerate() {
         let problem = args.constraints.problem(&options, budget)?;
         if number == 0 {

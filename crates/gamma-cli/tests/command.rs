@@ -263,3 +263,67 @@ fn tables_of_methods_and_of_variants_go_on_where_they_were_stopped() {
     let (done, text) = call("ablate", &["--only", "nothing of the kind"], &scratch.path().join("none"));
     assert!(!done && text.contains("nothing of the kind"), "{text}");
 }
+
+#[test]
+fn plans_become_files_of_engines_or_are_refused_before_quantizing() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| scratch.path().join(name).display().to_string();
+    let (model, text) =
+        (fable().display().to_string(), fable().join("calibration.txt").display().to_string());
+    let data = ["--sequences", "4", "--length", "64", "--calibration", &text];
+    let learn = |scores: &str, quantizer: &str| {
+        let mut args = vec!["learn", "--model", &model, "--rounds", "0", "--out", scores];
+        args.extend(data);
+        args.extend(quantizer.split(' '));
+        let output = gamma(&args);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let blocks = path("blocks.json");
+    learn(&blocks, "--quantizer ggml --candidates 4,5,8");
+    let plans = path("plans");
+    let project =
+        ["project", "--scores", &blocks, "--budget", "5.5bpw", "--engine", "llama.cpp", "--out", &plans];
+    assert!(gamma(&project).status.success());
+    let none = refusal(&["project", "--scores", &blocks, "--budget", "5.5bpw", "--engine", "vllm"]);
+    assert!(none.contains("model.layers.0.self_attn.q_proj") && none.contains("--symmetric"), "{none}");
+
+    let (plan, gguf) = (path("plans/plan-5.5bpw.json"), path("fable.gguf"));
+    let mut export = vec!["export", &plan, "--model", &model, "--target", "gguf", "--out", &gguf];
+    assert!(refusal(&export).contains("--calibration"), "the blocks were weighted");
+    export.extend(data);
+    export.extend(["--keep", "model.embed_tokens=q8_0"]);
+    let output = gamma(&export);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let bytes = fs::metadata(&gguf).expect("written").len();
+    assert!(output.status.success() && told.contains(&format!("{bytes} bytes")), "{told}");
+    assert!(refusal(&export).contains("exists"));
+
+    let folder = path("folder");
+    let other = ["export", &plan, "--model", &model, "--target", "compressed-tensors", "--out", &folder];
+    let refused = refusal(&other);
+    for word in ["model.layers.0.", "ggml-", "symmetric integers", "nothing was quantized", "--engine"] {
+        assert!(refused.contains(word), "no `{word}` in {refused}");
+    }
+    assert!(!Path::new(&folder).exists());
+    let types = path("types.txt");
+    assert!(gamma(&["export", &plan, "--recipe", "llama-quantize", "--out", &types]).status.success());
+    assert!(fs::read_to_string(&types).expect("written").starts_with("^blk\\.0\\."));
+    assert!(
+        refusal(&["export", &plan, "--recipe", "gptqmodel", "--out", &path("none.json")])
+            .contains("integers")
+    );
+
+    let integers = path("integers.json");
+    learn(&integers, "--quantizer rtn --symmetric --group-size 32 --candidates 3,4,8");
+    let project =
+        ["project", "--scores", &integers, "--budget", "4.5bpw", "--engine", "vllm", "--out", &plans];
+    assert!(gamma(&project).status.success());
+    let plan = path("plans/plan-4.5bpw.json");
+    for (target, file) in [("compressed-tensors", "model.safetensors"), ("mlx", "config.json")] {
+        let out = path(target);
+        let output = gamma(&["export", &plan, "--model", &model, "--target", target, "--out", &out]);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && Path::new(&out).join(file).exists(), "{target}: {told}");
+    }
+    assert!(refusal(&["export", &plan, "--model", &model, "--target", "awq", "--out", "x"]).contains("gptq"));
+}

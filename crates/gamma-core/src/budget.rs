@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Footprint, ModuleScores, Remainder, ScoreTable, ScoredOption};
+use crate::{Footprint, GgufRemainder, ModuleScores, Remainder, ScoreTable, ScoredOption};
 
 /// A limit on what a plan may take.
 ///
@@ -24,6 +24,8 @@ pub enum Budget {
     Bytes(u64),
     /// Bytes of the packed file: allocated modules, all other tensors and the container.
     Artifact(u64),
+    /// Bytes of the GGUF file: allocated modules with their padding, all other tensors, all keys.
+    Gguf(u64),
     /// Memory of the device that runs the model: all tensors and the key-value cache.
     Device {
         /// Bytes for all of it.
@@ -103,6 +105,13 @@ pub enum BudgetError {
         /// `file` or `device`.
         what: &'static str,
     },
+    /// A budget for a GGUF file, and no account of what else it holds.
+    #[error(
+        "a budget for a GGUF file needs scores of options that are stored there in just their size, of a \
+         checkpoint that can be described there; learn with `--quantizer ggml`, and `gamma export --target gguf` \
+         says what is in the way"
+    )]
+    NoGguf,
     /// A device budget with a cache, for a model whose cache is unknown.
     #[error("a device budget needs the shape of the key-value cache, and the scores do not state it")]
     NoCache,
@@ -137,6 +146,12 @@ impl Budget {
     #[must_use]
     pub const fn artifact(bytes: u64) -> Self {
         Self::Artifact(bytes)
+    }
+
+    /// Bytes of the GGUF file.
+    #[must_use]
+    pub const fn gguf(bytes: u64) -> Self {
+        Self::Gguf(bytes)
     }
 
     /// Bytes of a device, with a 16-bit cache for `tokens` tokens (context length times batch).
@@ -189,6 +204,12 @@ impl Budget {
                 let fixed = Footprint::default().with_tensors(remainder).with_container(remainder.container);
                 stored(left(bytes, fixed)?)
             }
+            Self::Gguf(bytes) => {
+                let gguf = remainder.and_then(|remainder| remainder.gguf.as_ref());
+                let gguf = gguf.ok_or(BudgetError::NoGguf)?;
+                let padding = GgufRemainder::padding(table);
+                stored(left(bytes, Footprint::default().with_gguf(gguf).with_container(padding))?)
+            }
             Self::Device { bytes, tokens, cache_bits } => {
                 let remainder = remainder.ok_or(BudgetError::NoRemainder { what: "device" })?;
                 let mut fixed = Footprint::default().with_tensors(remainder);
@@ -240,6 +261,7 @@ impl std::fmt::Display for Budget {
             Self::StoredBitsPerWeight(bits) => write!(f, "{bits} stored bits per weight"),
             Self::Bytes(bytes) => write!(f, "{bytes} bytes"),
             Self::Artifact(bytes) => write!(f, "a file of {bytes} bytes"),
+            Self::Gguf(bytes) => write!(f, "a GGUF file of {bytes} bytes"),
             Self::Device { bytes, tokens, cache_bits } => {
                 write!(f, "a device of {bytes} bytes with a {cache_bits}-bit cache for {tokens} tokens")
             }
@@ -250,7 +272,7 @@ impl std::fmt::Display for Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BitWidth, CacheShape, FixedRole, FixedTensor, Format, GroupSize, ModuleName};
+    use crate::{BitWidth, CacheShape, FixedRole, FixedTensor, Format, GgufMatrix, GroupSize, ModuleName};
 
     fn table() -> ScoreTable {
         let module = |name: &str, shape: [usize; 2]| ModuleScores {
@@ -307,6 +329,7 @@ mod tests {
             cache: Some(CacheShape { blocks: 2, kv_heads: 1, head_dim: 16 }),
             weight_bits: 16,
             container: 700,
+            gguf: None,
         };
         let bits = |budget: Budget| budget.limit(&table(), Some(&remainder)).map(|limit| limit.bits);
         assert_eq!(bits(Budget::artifact(10_000)), Ok(8 * (10_000 - 5128 - 700)));
@@ -317,6 +340,36 @@ mod tests {
         for budget in [Budget::artifact(10_000), Budget::device(10_000, 0)] {
             assert!(matches!(budget.limit(&table(), None), Err(BudgetError::NoRemainder { .. })));
         }
+    }
+
+    #[test]
+    fn gguf_files_pay_for_keys_other_tensors_and_padding_first() {
+        let table = table();
+        let shape = [10, 64];
+        let matrix = GgufMatrix {
+            name: ModuleName::new("wte"),
+            role: FixedRole::Embedding,
+            shape,
+            kind: None,
+            bytes: 1280,
+        };
+        let gguf = GgufRemainder { header: 640, vectors: 96, matrices: vec![matrix] };
+        let remainder = Remainder { gguf: Some(gguf.clone()), ..Remainder::default() };
+        let limit = Budget::gguf(20_000).limit(&table, Some(&remainder)).unwrap();
+        let left = 20_000 - 640 - 96 - 1280 - limit.bits / 8;
+        assert!(left < 32 * 2, "{left} bytes for the padding of two modules");
+        for bits in [2, 3, 4, 8] {
+            let plan = crate::Plan::uniform(&table, BitWidth::new(bits).unwrap()).unwrap();
+            let padded: u64 = plan.choices().iter().map(|c| (c.stored_bits / 8).next_multiple_of(32)).sum();
+            assert_eq!(gguf.file_bytes(&plan), 640 + 96 + 1280 + padded);
+            assert!(plan.stored_bits() > limit.bits || gguf.file_bytes(&plan) <= 20_000);
+            let footprint = Footprint::within(Budget::gguf(20_000), &plan, Some(&remainder));
+            assert_eq!(footprint.total(), gguf.file_bytes(&plan));
+        }
+        let error = Budget::gguf(1000).limit(&table, Some(&remainder)).unwrap_err();
+        assert!(error.to_string().contains("embeddings"), "{error}");
+        let none = Budget::gguf(20_000).limit(&table, Some(&Remainder::default()));
+        assert_eq!(none, Err(BudgetError::NoGguf));
     }
 
     #[test]

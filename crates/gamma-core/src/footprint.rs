@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Budget, CacheShape, FixedRole, Plan, Remainder};
+use crate::{Budget, CacheShape, FixedRole, GgufRemainder, Plan, Remainder};
 
 /// A purpose that bytes serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,12 +80,16 @@ impl Footprint {
     }
 
     /// All that `budget` limits: the planned modules and, where `remainder` is known, all other
-    /// tensors with the cache of a device budget, else with the most that the packed file adds for
-    /// itself.
+    /// tensors with the cache of a device budget, or with what the GGUF file adds for itself, else with
+    /// the most that the packed file adds.
     #[must_use]
     pub fn within(budget: Budget, plan: &Plan, remainder: Option<&Remainder>) -> Self {
         let modules = Self::of_modules(plan);
         let Some(remainder) = remainder else { return modules };
+        if let (Budget::Gguf(_), Some(gguf)) = (budget, &remainder.gguf) {
+            let padding = gguf.file_bytes(plan).saturating_sub(gguf.bytes().saturating_add(modules.total()));
+            return modules.with_gguf(gguf).with_container(padding);
+        }
         let tensors = modules.with_tensors(remainder);
         match (budget, remainder.cache) {
             (Budget::Device { tokens, cache_bits, .. }, Some(cache)) => {
@@ -103,6 +107,16 @@ impl Footprint {
             self.add(Part::Fixed(tensor.role), tensor.bytes);
         }
         self
+    }
+
+    /// Adds what a GGUF file holds besides the modules of a plan.
+    #[must_use]
+    pub fn with_gguf(mut self, gguf: &GgufRemainder) -> Self {
+        for matrix in &gguf.matrices {
+            self.add(Part::Fixed(matrix.role), matrix.bytes);
+        }
+        self.add(Part::Fixed(FixedRole::Other), gguf.vectors);
+        self.with_container(gguf.header)
     }
 
     /// Adds what a file needs for itself.

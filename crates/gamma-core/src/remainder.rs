@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::{ModuleName, Plan, ScoreTable};
+
 /// What a tensor that no plan changes is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -78,6 +80,73 @@ pub struct Remainder {
     pub weight_bits: u32,
     /// Most that the packed file adds to its tensors: header and names, in bytes.
     pub container: u64,
+    /// The same for the GGUF file of the model; `None` where its modules cannot be stored in one, or
+    /// not in the sizes of their options.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gguf: Option<GgufRemainder>,
+}
+
+/// What the GGUF file of a model holds besides the modules that compete for bits. All sizes are those in
+/// the file, padding included.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GgufRemainder {
+    /// Bytes in front of the first tensor: keys, tokenizer, names.
+    pub header: u64,
+    /// Bytes of norms, biases and other vectors.
+    pub vectors: u64,
+    /// Matrices outside of the plan, such as embedding and head, whose type is a matter of taste.
+    pub matrices: Vec<GgufMatrix>,
+}
+
+/// A matrix of a GGUF file that is no module of the plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GgufMatrix {
+    /// Its module.
+    pub name: ModuleName,
+    /// What it is there for.
+    pub role: FixedRole,
+    /// `[rows, columns]`.
+    pub shape: [usize; 2],
+    /// The type of ggml that it is stored in, where it is not the checkpoint's.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Bytes in the file.
+    pub bytes: u64,
+}
+
+/// Tensors of a GGUF file begin at multiples of this many bytes.
+const ALIGNMENT: u64 = 32;
+
+impl GgufRemainder {
+    /// Bytes of a tensor with its padding.
+    #[must_use]
+    pub fn padded(bytes: u64) -> u64 {
+        bytes.checked_next_multiple_of(ALIGNMENT).unwrap_or(u64::MAX)
+    }
+
+    /// Bytes of the file without the modules of the plan.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let own = self.header.saturating_add(self.vectors);
+        self.matrices.iter().fold(own, |sum, matrix| sum.saturating_add(matrix.bytes))
+    }
+
+    /// Bytes of the file that holds `plan`, exactly.
+    #[must_use]
+    pub fn file_bytes(&self, plan: &Plan) -> u64 {
+        let sizes = plan.choices().iter().map(|choice| Self::padded(choice.stored_bits / 8));
+        sizes.fold(self.bytes(), u64::saturating_add)
+    }
+
+    /// Most bytes of padding that the modules of `table` can need.
+    pub(crate) fn padding(table: &ScoreTable) -> u64 {
+        let padding = |bits: u64| Self::padded(bits / 8) - bits / 8;
+        let most = table
+            .modules()
+            .iter()
+            .map(|module| module.options.iter().map(|option| padding(option.stored_bits)).max().unwrap_or(0));
+        most.sum()
+    }
 }
 
 impl Remainder {

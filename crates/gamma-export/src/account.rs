@@ -68,7 +68,7 @@ pub fn remainder(folder: &Path, table: &ScoreTable) -> Result<Remainder, ExportE
     let text = packed::header(modules).map_err(json_error)?;
     // As a JSON string in a JSON object.
     let metadata = serde_json::to_string(&BTreeMap::from([(packed::KEY, text)])).map_err(json_error)?;
-    Ok(Remainder { tensors, cache: None, weight_bits, container: header.most(&metadata) })
+    Ok(Remainder { tensors, cache: None, weight_bits, container: header.most(&metadata), gguf: None })
 }
 
 /// Weights that no plan changes, in tensors of one role.
@@ -133,7 +133,7 @@ impl Header {
 }
 
 /// What a tensor is there for, from its name.
-fn role(name: &str) -> FixedRole {
+pub(crate) fn role(name: &str) -> FixedRole {
     let name = name.strip_suffix(".weight").unwrap_or(name);
     match name.rsplit('.').next().unwrap_or(name) {
         "embed_tokens" | "wte" | "tok_embeddings" => FixedRole::Embedding,

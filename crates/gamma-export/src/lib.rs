@@ -47,9 +47,8 @@
 //! | exporter | for |
 //! |---|---|
 //! | [`GgufExport`], [`GgufRecode`] | llama.cpp, candle, mistral.rs: one GGUF file, read again before it appears |
-//! | [`tensor_type_file`], [`write_imatrix`] | `llama-quantize` |
-//! | [`IntegerExport`] | transformers, vLLM and MLX: compressed-tensors, AutoRound and MLX folders |
-//! | [`mistralrs_topology`] | mistral.rs, where it quantizes by itself |
+//! | [`IntegerExport`] | transformers, vLLM, `GPTQModel` and MLX: compressed-tensors, AutoRound, GPTQ and MLX folders |
+//! | [`Recipe`], [`write_imatrix`] | tools that quantize by themselves |
 
 mod account;
 mod config;
@@ -61,9 +60,10 @@ mod float;
 mod gguf;
 mod integers;
 mod packed;
+mod recipes;
 mod source;
 mod stage;
-mod topology;
+mod target;
 mod unserved;
 
 pub use account::{Unplanned, remainder, unplanned};
@@ -71,11 +71,11 @@ pub use dequantized::Precision;
 pub use error::ExportError;
 pub use export::{Export, WrittenFile};
 pub use gguf::{
-    AuditedTensor, GgufExport, GgufRecode, GgufReport, Moments, gguf_tensor_name, tensor_type_file,
-    write_imatrix,
+    AuditedTensor, GgufExport, GgufRecode, GgufReport, Moments, gguf_tensor_name, gguf_type, write_imatrix,
 };
 pub use integers::{IntegerExport, IntegerLayout};
 pub use packed::read_packed;
+pub use recipes::{Recipe, UnknownRecipe, mistralrs_topology, tensor_type_file};
 pub use stage::write_atomically;
-pub use topology::mistralrs_topology;
+pub use target::{Target, UnknownTarget};
 pub use unserved::Unserved;

@@ -97,6 +97,16 @@ impl Staging {
         self.room.folder.path().join("new")
     }
 
+    /// Where the file `name` is until it is published.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder().join(name)
+    }
+
+    /// Where everything will be.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
     /// Writes one small file.
     pub(crate) fn write(&self, name: &str, content: &[u8]) -> Result<(), ExportError> {
         self.create(name)?.write_all(content).map_err(write_error(&self.target.join(name)))

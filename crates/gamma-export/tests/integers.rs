@@ -13,8 +13,8 @@ use half::f16;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-const LAYOUTS: [IntegerLayout; 3] =
-    [IntegerLayout::CompressedTensors, IntegerLayout::AutoRound, IntegerLayout::Mlx];
+const LAYOUTS: [IntegerLayout; 4] =
+    [IntegerLayout::CompressedTensors, IntegerLayout::AutoRound, IntegerLayout::Gptq, IntegerLayout::Mlx];
 
 /// Every projection of fable, tied as engines join them.
 fn quantize(layout: IntegerLayout) -> (Plan, Weights) {
@@ -34,7 +34,7 @@ fn quantize(layout: IntegerLayout) -> (Plan, Weights) {
         };
         let turn = 4 * name.block().unwrap() + joined;
         let widths: &[u8] = match layout {
-            IntegerLayout::AutoRound => &[2, 3, 4, 8],
+            IntegerLayout::AutoRound | IntegerLayout::Gptq => &[2, 3, 4, 8],
             IntegerLayout::Mlx => &[2, 3, 4, 5, 6, 8],
             _ => &[2, 3, 4, 5, 6, 7, 8],
         };
@@ -113,7 +113,7 @@ fn decode(
                 (code(stream, column, bits) as f32 - middle) * scales[row * groups + column / group]
             })
         }
-        IntegerLayout::AutoRound => {
+        IntegerLayout::AutoRound | IntegerLayout::Gptq => {
             let codes = found.words(&part("qweight"), &[words(columns), rows]);
             let zeros = found.words(&part("qzeros"), &[groups, words(rows)]);
             let scales = found.halves(&part("scales"));
@@ -232,6 +232,30 @@ fn configurations_name_every_module_exactly_once() {
                 let quantized = extra.iter().filter(|(_, entry)| entry["bits"] != 16);
                 named.extend(quantized.map(|(name, entry)| (name.clone(), numbers(entry, "bits"))));
             }
+            IntegerLayout::Gptq => {
+                assert_eq!(described["checkpoint_format"], "gptq");
+                let own: Value = serde_json::from_slice(&read(&target.join("quantize_config.json"))).unwrap();
+                assert_eq!(&own, described);
+                let rules = described["dynamic"].as_object().unwrap();
+                let rule =
+                    |sign: char, name: &str| rules.get(&format!("{sign}:^{}$", name.replace('.', "\\.")));
+                for name in [left.as_str(), "lm_head"] {
+                    assert_eq!(rule('-', name), Some(&serde_json::json!({})), "{name}");
+                }
+                for (name, weight) in &weights {
+                    let usual = numbers(described, "bits");
+                    let own = rule('+', name.as_str()).map(|rule| numbers(rule, "bits"));
+                    assert_ne!(own, Some(usual), "{name}");
+                    named.insert(name.to_string(), own.unwrap_or(usual));
+                    // What vLLM joins is asked for by its own name as well.
+                    let joined = match name.role() {
+                        "q_proj" => name.as_str().replace("q_proj", "qkv_proj"),
+                        "up_proj" => name.as_str().replace("up_proj", "gate_up_proj"),
+                        _ => continue,
+                    };
+                    assert_eq!(rule('+', &joined), rule('+', name.as_str()), "{joined} {}", weight.format());
+                }
+            }
             _ => {
                 assert_eq!(&after["quantization"], described);
                 let entries = described.as_object().unwrap().iter().filter(|(_, entry)| entry.is_object());
@@ -271,6 +295,7 @@ fn formats_and_ties_that_an_engine_does_not_serve_are_refused_beforehand() {
         (IntegerLayout::CompressedTensors, Rtn::asymmetric(group(64)), BitWidth::B4),
         (IntegerLayout::CompressedTensors, Rtn::symmetric(group(128)), BitWidth::B4),
         (IntegerLayout::AutoRound, Rtn::symmetric(group(64)), BitWidth::B5),
+        (IntegerLayout::Gptq, Rtn::symmetric(group(64)), BitWidth::B6),
         (IntegerLayout::Mlx, Rtn::symmetric(group(64)), BitWidth::new(7).unwrap()),
         (IntegerLayout::Mlx, Rtn::symmetric(group(16)), BitWidth::B4),
     ] {
@@ -283,7 +308,7 @@ fn formats_and_ties_that_an_engine_does_not_serve_are_refused_beforehand() {
     for (shape, fits) in [([64, 96], true), ([172, 64], false), ([64, 172], false)] {
         assert_eq!(IntegerLayout::AutoRound.fits(&format, shape), fits, "{shape:?}");
     }
-    for layout in [IntegerLayout::CompressedTensors, IntegerLayout::AutoRound] {
+    for layout in [IntegerLayout::CompressedTensors, IntegerLayout::AutoRound, IntegerLayout::Gptq] {
         let (other, missing) = (module(2, "self_attn.k_proj"), module(1, "mlp.up_proj"));
         let error = refused(layout, &|weights| {
             again(weights, other.clone(), Rtn::symmetric(group(16)), BitWidth::B8);

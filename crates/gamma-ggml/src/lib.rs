@@ -44,6 +44,6 @@ mod quantizer;
 mod types;
 
 pub use codec::CodecError;
-pub use gguf::{Gguf, GgufError, InvalidGguf, Metadata, Outline, TensorInfo, Value, ValueKind};
+pub use gguf::{Array, Gguf, GgufError, InvalidGguf, Metadata, Outline, TensorInfo, Value, ValueKind};
 pub use quantizer::{Ggml, importance};
 pub use types::{GgmlType, UnknownType};

@@ -6,8 +6,8 @@ use std::{
 };
 
 use gamma_core::{
-    Budget, FixedRole, FixedTensor, Footprint, Format, ModuleName, ModuleScores, Plan, Remainder, ScoreKind,
-    ScoreTable, ScoredOption,
+    Budget, FixedRole, FixedTensor, Footprint, Format, GgufMatrix, GgufRemainder, ModuleName, ModuleScores,
+    Plan, Remainder, ScoreKind, ScoreTable, ScoredOption,
 };
 
 use crate::{Limits, ProjectError, Rule, infeasible, program::Program, solve, top};
@@ -286,8 +286,12 @@ impl<'a> Problem<'a> {
         let mut remainder = self.remainder?.clone();
         for module in self.table.modules().iter().filter(|module| self.excludes(&module.name)) {
             let bits = module.weights().saturating_mul(u64::from(remainder.weight_bits));
-            let (name, role) = (module.name.weight(), FixedRole::Module);
-            remainder.tensors.push(FixedTensor { name, role, bytes: bits.div_ceil(8) });
+            let (name, role, bytes) = (module.name.weight(), FixedRole::Module, bits.div_ceil(8));
+            remainder.tensors.push(FixedTensor { name, role, bytes });
+            if let Some(gguf) = &mut remainder.gguf {
+                let (name, shape, bytes) = (module.name.clone(), module.shape, GgufRemainder::padded(bytes));
+                gguf.matrices.push(GgufMatrix { name, role, shape, kind: None, bytes });
+            }
         }
         Some(remainder)
     }

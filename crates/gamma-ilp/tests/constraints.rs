@@ -146,7 +146,8 @@ fn excluded_modules_are_not_allocated_and_their_budget_is_not_either() {
 fn an_excluded_module_weighs_on_the_file_as_it_was() {
     let table = table(&THREE);
     let tensor = FixedTensor { name: "wte".into(), role: FixedRole::Embedding, bytes: 1000 };
-    let remainder = Remainder { tensors: vec![tensor], cache: None, weight_bits: 16, container: 50 };
+    let remainder =
+        Remainder { tensors: vec![tensor], cache: None, weight_bits: 16, container: 50, gguf: None };
     let fixed = 1000 + 50;
     let excluded = 64 * 2;
     let budget = |bits_in_all: u64| Budget::artifact(fixed + excluded + 8 * bits_in_all);
@@ -175,7 +176,7 @@ fn a_device_holds_everything_and_the_cache() {
     let table = table(&THREE);
     let tensor = FixedTensor { name: "wte".into(), role: FixedRole::Embedding, bytes: 1000 };
     let cache = Some(CacheShape { blocks: 1, kv_heads: 2, head_dim: 4 });
-    let remainder = Remainder { tensors: vec![tensor], cache, weight_bits: 16, container: 50 };
+    let remainder = Remainder { tensors: vec![tensor], cache, weight_bits: 16, container: 50, gguf: None };
     let device = |tokens| {
         let budget = Budget::device(1000 + 8 * 11, tokens);
         Problem::new(&table, ScoreKind::Loss, budget).remainder(Some(&remainder)).solve(&Limits::default())

@@ -3,7 +3,8 @@
 use std::{io, path::PathBuf};
 
 use gamma_core::{Difference, Digest, FileError, Format, ModuleName, PlanError, ScoreTableError};
-use gamma_export::ExportError;
+use gamma_export::{ExportError, Target};
+use gamma_ggml::GgmlType;
 use gamma_ilp::ProjectError;
 use gamma_model::ModelError;
 use gamma_preference::LearnError;
@@ -164,6 +165,28 @@ pub enum Error {
         /// The quantizer in words.
         quantizer: String,
     },
+    /// Modules that have no option for a target.
+    #[error(
+        "no option of {} fits the target {target}, which holds {}; learn with others (`--quantizer ggml` for \
+         gguf, `--symmetric` with a `--group-size` that divides all rows for integers), or exclude these modules",
+        list(modules), target.served()
+    )]
+    NothingServed {
+        /// The target.
+        target: Target,
+        /// The modules.
+        modules: Vec<ModuleName>,
+    },
+    /// A type for a matrix outside of the plan that cannot be.
+    #[error("`{module}` cannot be kept as {kind}: {reason}")]
+    Keep {
+        /// The matrix.
+        module: ModuleName,
+        /// The type.
+        kind: GgmlType,
+        /// Why not.
+        reason: &'static str,
+    },
     /// A plan asks for a format that the quantizer does not make for a matrix of this shape.
     #[error("module `{module}` is planned as `{format}`, which `{quantizer}` does not make")]
     Format {
@@ -260,6 +283,15 @@ fn among(differences: &[Difference]) -> String {
         parts.push(format!("and {} more", differences.len() - SHOWN));
     }
     parts.join("; ")
+}
+
+/// The first few names.
+fn list(modules: &[ModuleName]) -> String {
+    const SHOWN: usize = 8;
+    let shown: Vec<_> = modules.iter().take(SHOWN).map(|module| format!("`{module}`")).collect();
+    let rest = modules.len().saturating_sub(SHOWN);
+    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+    format!("{}{more}", shown.join(", "))
 }
 
 impl From<LearnError<Error>> for Error {

@@ -114,8 +114,8 @@ pub use gamma_core::{
     ScoresFile, SparseExpert, Symmetry,
 };
 pub use gamma_export::{
-    self as export, ExportError, GgufReport, IntegerLayout, Precision, Unplanned, WrittenFile,
-    write_atomically,
+    self as export, ExportError, GgufReport, IntegerLayout, Precision, Recipe, Target, Unplanned,
+    WrittenFile, write_atomically,
 };
 pub use gamma_ggml::{self as ggml, Ggml, GgmlType};
 pub use gamma_ilp::{

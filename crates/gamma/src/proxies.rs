@@ -42,9 +42,9 @@ impl Run {
             }
             _ => locally(proxy, &mut network, &batches(), &mut tick)?,
         };
-        let remainder = self.remainder(&table)?;
         let provenance =
             self.provenance(sequences, &format!("{} proxy, {proxy:?}", proxy.name()), Vec::new());
+        let remainder = self.remainder(&table, &provenance)?;
         let (kind, contexts) = (ScoreKind::Loss, Vec::new());
         let scores = ScoresFile { kind, provenance, remainder, routing: None, table, contexts };
         if !proxy.needs_data() {

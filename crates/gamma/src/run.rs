@@ -253,8 +253,8 @@ impl Run {
             ScoreSource::Losses => (ScoreKind::Loss, &learned.losses, learned.contexts.clone()),
             ScoreSource::Logits => (ScoreKind::Logits, &learned.logits, Vec::new()),
         };
-        let remainder = self.remainder(table)?;
         let provenance = self.provenance(sequences, &learner(settings), settings.named());
+        let remainder = self.remainder(table, &provenance)?;
         let table = table.clone();
         let scores = ScoresFile { kind, provenance, remainder, routing: None, table, contexts };
         let scores = Scores::new(self.heed_experts(scores, bank, sequences, progress)?);
@@ -281,8 +281,8 @@ impl Run {
         let modules: Option<Vec<_>> =
             (0..self.config().blocks).flat_map(|block| self.config().modules(block)).map(module).collect();
         let Some(table) = modules.and_then(|modules| ScoreTable::new(modules).ok()) else { return Ok(None) };
-        let remainder = self.remainder(&table)?;
         let provenance = self.provenance(&[], &learner(&self.learning), self.learning.named());
+        let remainder = self.remainder(&table, &provenance)?;
         let contexts = Vec::new();
         let kind = ScoreKind::Loss;
         Ok(Some(Scores::new(ScoresFile { kind, provenance, remainder, routing: None, table, contexts })))
@@ -324,14 +324,20 @@ impl Run {
         self.folder.as_deref().ok_or(Error::NoFolder { wanted: "a checkpoint to write the model from" })
     }
 
-    /// What the model holds besides the modules of `table`; unknown for a model without a folder.
-    pub(crate) fn remainder(&self, table: &ScoreTable) -> Result<Option<Remainder>, Error> {
+    /// What the model holds besides the modules of `table`, whose scores come from `provenance`; unknown
+    /// for a model without a folder.
+    pub(crate) fn remainder(
+        &self,
+        table: &ScoreTable,
+        provenance: &Provenance,
+    ) -> Result<Option<Remainder>, Error> {
         let Some(folder) = &self.folder else { return Ok(None) };
         let config = self.config();
         let [blocks, kv_heads, head_dim] =
             [config.blocks, config.kv_heads, config.head_dim].map(|number| number as u64);
         let cache = Some(CacheShape { blocks, kv_heads, head_dim });
-        Ok(Some(Remainder { cache, ..gamma_export::remainder(folder, table)? }))
+        let gguf = self.gguf_remainder(table, provenance);
+        Ok(Some(Remainder { cache, gguf, ..gamma_export::remainder(folder, table)? }))
     }
 
     /// What the model holds besides the modules that are allocated bits, by role: embeddings, norms, the

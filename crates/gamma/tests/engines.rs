@@ -79,15 +79,15 @@ fn tied_integer_plans_become_folders_and_others_are_refused_before_quantizing() 
     let scores = run.options().expect("reads").expect("every format says its size");
     let untied = obeying(&scores, &["pin *.q_proj 8", "pin *.k_proj 4", "pin *.v_proj 4", "pin *.mlp.* 3"]);
     let layout = IntegerLayout::CompressedTensors;
-    let error = run.integer_bytes(&untied, layout).expect_err("vLLM joins them");
+    let error = run.integer_bytes(&untied, layout, false).expect_err("vLLM joins them");
     assert!(matches!(&error, Error::Export(ExportError::Untied { .. })), "{error}");
 
     let tied = obeying(&scores, &["pin *.self_attn.* 4", "pin *.mlp.* 3"]);
-    assert!(run.integer_bytes(&tied, layout).expect("served") > tied.stored_bits() / 8);
+    assert!(run.integer_bytes(&tied, layout, false).expect("served") > tied.stored_bits() / 8);
     let scratch = tempfile::tempdir().expect("a folder");
     let out = scratch.path().join("out");
     let applied = run.apply(&tied).expect("fits the model");
-    let files = applied.integers(layout, &out, false).expect("writes");
+    let files = applied.integers(layout, &out, false, false).expect("writes");
     for name in ["config.json", "model.safetensors", "plan.json", "tokenizer.json"] {
         assert!(files.iter().any(|file| file.name == name), "{name}");
     }
@@ -96,4 +96,45 @@ fn tied_integer_plans_become_folders_and_others_are_refused_before_quantizing() 
         matches!(&error, Error::Export(ExportError::Unserved { modules, .. }) if modules.len() == 18),
         "{error}"
     );
+}
+
+#[test]
+fn ten_budgets_become_files_within_them_of_sizes_known_to_the_byte() {
+    let run = run(Ggml::with_small_blocks().weighted(), &[4, 5, 8]);
+    let scores = run.learn(&mut Quiet).expect("learns");
+    let embedding = ModuleName::new("model.embed_tokens");
+    let scores = scores.keep_as(&embedding, GgmlType::Q8_0).expect("fits");
+    let smallest =
+        scores.problem(Budget::gguf(1)).solve(&Limits::default()).expect_err("too small").to_string();
+    assert!(smallest.contains("larger would do"), "{smallest}");
+    let size = |bits: f64| {
+        let plan = scores.project(Budget::stored_bits_per_weight(bits)).expect("feasible");
+        plan.gguf_bytes().expect("known")
+    };
+    let (least, most) = (size(4.5), size(8.5));
+    let scratch = tempfile::tempdir().expect("a folder");
+    let mut sizes = Vec::new();
+    for step in 0..10 {
+        // Not round numbers.
+        let budget = least + (most - least) * step / 9 + 7 * step;
+        let plan = scores.project(Budget::gguf(budget)).expect("feasible");
+        assert_eq!(plan.footprint().total(), plan.gguf_bytes().expect("known"));
+        let path = scratch.path().join(format!("{step}.gguf"));
+        let applied = run.apply(&plan).expect("fits the model");
+        let report = applied.gguf(&path, &plan.kept(), false).expect("writes");
+        assert_eq!(Some(report.file_bytes), plan.gguf_bytes(), "the size is known beforehand");
+        assert!(report.file_bytes <= budget, "{} of {budget}", report.file_bytes);
+        let file = Gguf::open(&path).expect("reads");
+        assert_eq!(file.tensor("token_embd.weight").expect("a tensor").kind, GgmlType::Q8_0);
+        sizes.push(report.file_bytes);
+    }
+    assert!(sizes.is_sorted() && sizes[0] < sizes[5] && sizes[5] < sizes[9], "{sizes:?}");
+    for (module, kind, word) in [
+        ("model.embed_tokens", GgmlType::Q4K, "divide"),
+        ("model.embed_tokens", GgmlType::Iq4Nl, "write"),
+        ("lm_head", GgmlType::Q8_0, "no matrix"),
+    ] {
+        let error = scores.keep_as(&ModuleName::new(module), kind).expect_err("refused").to_string();
+        assert!(error.contains(word) && error.contains(module), "{error}");
+    }
 }

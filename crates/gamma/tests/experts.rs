@@ -177,7 +177,7 @@ fn files_in_which_experts_would_have_to_be_stacked_are_refused() {
     let plan = plan.expect("a candidate");
     let layouts = [IntegerLayout::CompressedTensors, IntegerLayout::AutoRound, IntegerLayout::Mlx];
     for layout in layouts {
-        let error = run.integer_bytes(&plan, layout).expect_err("refused");
+        let error = run.integer_bytes(&plan, layout, false).expect_err("refused");
         assert!(matches!(error, Error::Export(ExportError::Experts { .. })), "{error}");
     }
     let error = run.gguf_bytes(&plan, &std::collections::BTreeMap::new()).expect_err("refused");

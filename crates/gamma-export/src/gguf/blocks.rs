@@ -9,12 +9,13 @@ use crate::{
     unserved::{Unserved, check_served},
 };
 
-/// The type that holds `format` exactly for rows of `columns`: a block format, or symmetric integers
-/// whose groups are whole blocks of 32.
+/// The type of ggml that holds a matrix of `shape` in `format` exactly: a block format, or symmetric
+/// integers whose groups are whole blocks of 32.
 ///
 /// A symmetric group of 64 or more repeats its scale in every block of 32, so that the file takes more
 /// than the plan counts; [`GgufExport::outline`](crate::GgufExport::outline) tells how much.
-pub(super) fn stored_as(format: &Format, shape: [usize; 2]) -> Option<GgmlType> {
+#[must_use]
+pub fn gguf_type(format: &Format, shape: [usize; 2]) -> Option<GgmlType> {
     let kind = match format {
         Format::Int { bits, group, symmetry: Symmetry::Symmetric } if group.get().is_multiple_of(32) => {
             match bits.bits() {
@@ -30,24 +31,19 @@ pub(super) fn stored_as(format: &Format, shape: [usize; 2]) -> Option<GgmlType> 
 }
 
 /// The types of all modules of a plan, or an error that names every module that has none.
-pub(super) fn check_plan<'a>(
+pub(crate) fn check_plan<'a>(
     modules: impl Iterator<Item = (&'a ModuleName, &'a Format, [usize; 2])>,
 ) -> Result<(), ExportError> {
-    let bad = modules.filter(|&(_, format, shape)| stored_as(format, shape).is_none());
+    let bad = modules.filter(|&(_, format, shape)| gguf_type(format, shape).is_none());
     let unserved =
         bad.map(|(module, format, shape)| Unserved { module: module.clone(), format: format.clone(), shape });
-    check_served(
-        super::TARGET,
-        "ggml's block formats whose blocks divide a row, and symmetric integers of 4, 5 or 8 bits in groups \
-         of a multiple of 32",
-        unserved.collect(),
-    )
+    check_served(super::TARGET, super::SERVED, unserved.collect())
 }
 
 /// The blocks of a quantized matrix, row after row; `None` if it is of no format that
-/// [`stored_as`] knows, or came without its bytes.
+/// [`gguf_type`] knows, or came without its bytes.
 pub(super) fn encode(weight: &QuantizedWeight) -> Option<Vec<u8>> {
-    let kind = stored_as(&weight.format(), weight.shape())?;
+    let kind = gguf_type(&weight.format(), weight.shape())?;
     match weight {
         QuantizedWeight::Custom(weight) => weight.bytes().map(<[u8]>::to_vec),
         QuantizedWeight::Int(weight) => Some(integers(weight, kind)),

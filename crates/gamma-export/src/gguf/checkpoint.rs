@@ -7,21 +7,23 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gamma_core::{Digest, ModuleName, Plan};
+use gamma_core::{Digest, GgufMatrix, GgufRemainder, ModuleName, Plan};
 use gamma_ggml::{GgmlType, Metadata, Outline, TensorInfo, Value};
 use gamma_quant::QuantizedWeight;
+use rayon::prelude::*;
 use safetensors::Dtype;
 use serde_json::{Map, Value as Json};
 
 use super::{
     architecture::Architecture,
     audit::{GgufReport, audit, digest},
-    blocks::{check_plan, encode, stored_as},
+    blocks::{check_plan, encode, gguf_type},
     names::gguf_tensor_name,
     tokenizer::Files,
 };
 use crate::{
     ExportError,
+    account::role,
     experts::check_dense,
     export::{check_replaced, check_weights},
     source::Source,
@@ -41,7 +43,7 @@ pub(super) const MIXED_FILE_TYPE: u32 = 15;
 /// become `F32`, as engines want them.
 #[derive(Clone, Debug)]
 pub struct GgufExport<'a> {
-    plan: &'a Plan,
+    plan: Option<&'a Plan>,
     source: PathBuf,
     kept: BTreeMap<String, GgmlType>,
     replaced: BTreeMap<String, Vec<f32>>,
@@ -78,8 +80,15 @@ impl<'a> GgufExport<'a> {
     /// A file of the checkpoint in the folder `source` with the modules of `plan` quantized.
     #[must_use]
     pub fn new(source: impl Into<PathBuf>, plan: &'a Plan) -> Self {
+        Self { plan: Some(plan), ..Self::unquantized(source) }
+    }
+
+    /// A file of the checkpoint as it is: what `llama-quantize` and [`GgufRecode`](crate::GgufRecode)
+    /// start from.
+    #[must_use]
+    pub fn unquantized(source: impl Into<PathBuf>) -> Self {
         Self {
-            plan,
+            plan: None,
             source: source.into(),
             kept: BTreeMap::new(),
             replaced: BTreeMap::new(),
@@ -136,9 +145,43 @@ impl<'a> GgufExport<'a> {
         self.draft().map(|draft| draft.outline)
     }
 
+    fn choices(&self) -> &'a [gamma_core::Choice] {
+        self.plan.map_or(&[], Plan::choices)
+    }
+
+    /// What the file holds besides the modules of the plan.
+    ///
+    /// # Errors
+    /// As [`outline`](Self::outline).
+    pub fn remainder(&self) -> Result<GgufRemainder, ExportError> {
+        let Draft { outline, items, .. } = self.draft()?;
+        let mut remainder = GgufRemainder { header: outline.data_offset(), ..GgufRemainder::default() };
+        for (tensor, item) in outline.tensors().iter().zip(&items) {
+            let invalid = |source| gamma_ggml::GgufError::Invalid { path: self.source.clone(), source };
+            let bytes = GgufRemainder::padded(tensor.bytes().map_err(invalid)?);
+            match (&item.origin, tensor.dims.as_slice()) {
+                (Origin::Planned(_), _) => {}
+                (Origin::Kept(name), &[columns, rows]) => {
+                    let module = name.strip_suffix(".weight").unwrap_or(name);
+                    remainder.matrices.push(GgufMatrix {
+                        name: ModuleName::new(module),
+                        role: role(name),
+                        shape: [rows as usize, columns as usize],
+                        kind: self.kept.get(name).map(|kind| kind.name().to_owned()),
+                        bytes,
+                    });
+                }
+                _ => remainder.vectors += bytes,
+            }
+        }
+        Ok(remainder)
+    }
+
     fn draft(&self) -> Result<Draft, ExportError> {
-        check_dense("a GGUF file", self.plan)?;
-        let choices = self.plan.choices();
+        if let Some(plan) = self.plan {
+            check_dense("a GGUF file", plan)?;
+        }
+        let choices = self.choices();
         check_plan(choices.iter().map(|choice| (&choice.name, &choice.format, choice.shape)))?;
         let source = Source::open(&self.source)?;
         check_replaced(&source, &self.replaced)?;
@@ -150,13 +193,17 @@ impl<'a> GgufExport<'a> {
             metadata.set("general.name", name);
         }
         metadata.set("general.quantization_version", QUANTIZATION_VERSION);
-        metadata.set("general.file_type", MIXED_FILE_TYPE);
+        if self.plan.is_some() {
+            metadata.set("general.file_type", MIXED_FILE_TYPE);
+        }
         if self.tokenizer {
             self.describe_tokenizer(&config, architecture.vocabulary, &mut metadata)?;
         } else {
             metadata.set("tokenizer.ggml.model", "none");
         }
-        metadata.set("gamma.plan.stored_bits", self.plan.stored_bits());
+        if let Some(plan) = self.plan {
+            metadata.set("gamma.plan.stored_bits", plan.stored_bits());
+        }
         for (key, value) in &self.keys {
             metadata.set(key.as_str(), value.clone());
         }
@@ -194,7 +241,7 @@ impl<'a> GgufExport<'a> {
         architecture: &Architecture,
     ) -> Result<(Vec<TensorInfo>, Vec<Item>), ExportError> {
         let planned: BTreeMap<String, &gamma_core::Choice> =
-            self.plan.choices().iter().map(|choice| (choice.name.weight(), choice)).collect();
+            self.choices().iter().map(|choice| (choice.name.weight(), choice)).collect();
         for tensor in planned.keys().chain(self.kept.keys()) {
             if source.find(tensor).is_none() {
                 let (path, tensor) = (source.folder.clone(), tensor.clone());
@@ -203,6 +250,9 @@ impl<'a> GgufExport<'a> {
         }
         if let Some((tensor, _)) = self.kept.iter().find(|(tensor, _)| planned.contains_key(*tensor)) {
             return Err(ExportError::PlannedAndKept { tensor: tensor.clone() });
+        }
+        if let Some(&kind) = self.kept.values().find(|kind| !kind.is_encodable()) {
+            return Err(gamma_ggml::CodecError::NotEncodable { kind }.into());
         }
         let mut entries = Vec::new();
         for shard in &source.shards {
@@ -222,7 +272,7 @@ impl<'a> GgufExport<'a> {
                             let path = shard.path.clone();
                             return Err(ExportError::TensorShape { path, tensor, expected, found });
                         }
-                        stored_as(&choice.format, choice.shape).unwrap_or(GgmlType::F32)
+                        gguf_type(&choice.format, choice.shape).unwrap_or(GgmlType::F32)
                     }
                     None if info.shape.len() < 2 => GgmlType::F32,
                     None => match self.kept.get(&tensor) {
@@ -274,7 +324,11 @@ impl<'a> GgufExport<'a> {
         target: &Path,
         weights: &BTreeMap<ModuleName, W>,
     ) -> Result<GgufReport, ExportError> {
-        let weights = check_weights(self.plan, weights)?;
+        let weights = match (self.plan, weights.keys().next()) {
+            (Some(plan), _) => check_weights(plan, weights)?,
+            (None, None) => BTreeMap::new(),
+            (None, Some(module)) => return Err(ExportError::NotInPlan { module: module.clone() }),
+        };
         let draft = self.draft()?;
         let file = SoleFile::beside(target, self.overwrite)?;
         let mut items = draft.items.iter();
@@ -371,9 +425,11 @@ fn interleave<T: Copy>(data: &[T], rows: usize, heads: usize) -> Vec<T> {
 }
 
 fn encode_values(kind: GgmlType, values: &[f32]) -> Result<Vec<u8>, ExportError> {
+    const TASK: usize = 1 << 14; // weights, whole blocks of every type
     let bytes = kind.bytes([1, values.len()]).unwrap_or(0);
     let mut out = vec![0; bytes as usize];
-    kind.encode(values, None, &mut out)?;
+    let tasks = out.par_chunks_mut(TASK / kind.block() * kind.block_bytes()).zip(values.par_chunks(TASK));
+    tasks.map(|(out, values)| kind.encode(values, None, out)).collect::<Result<(), _>>()?;
     Ok(out)
 }
 

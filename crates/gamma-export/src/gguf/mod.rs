@@ -8,14 +8,18 @@ mod imatrix;
 mod names;
 mod recode;
 mod tokenizer;
-mod type_file;
 
 pub use audit::{AuditedTensor, GgufReport};
+pub(crate) use blocks::check_plan;
+pub use blocks::gguf_type;
 pub use checkpoint::GgufExport;
 pub use imatrix::{Moments, write_imatrix};
 pub use names::gguf_tensor_name;
 pub use recode::GgufRecode;
-pub use type_file::tensor_type_file;
 
 /// How these files are called in errors.
 pub(crate) const TARGET: &str = "a GGUF file";
+
+/// What they hold.
+pub(crate) const SERVED: &str = "ggml's block formats whose blocks divide a row, and symmetric integers of 4, 5 or \
+                                 8 bits in groups of a multiple of 32";

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::{
     audit::{GgufReport, audit, digest},
-    blocks::{check_plan, stored_as},
+    blocks::{check_plan, gguf_type},
     names::gguf_tensor_name,
 };
 use crate::{ExportError, stage::SoleFile};
@@ -101,7 +101,7 @@ impl GgufRecode {
                 let found = info.shape().iter().map(|&side| side as usize).collect();
                 return Err(ExportError::TensorShape { path, tensor: name, expected, found });
             }
-            if let Some(kind) = stored_as(&choice.format, choice.shape) {
+            if let Some(kind) = gguf_type(&choice.format, choice.shape) {
                 recode = recode.tensor(&name, kind)?;
             }
         }

@@ -154,7 +154,7 @@ impl Files<'_> {
                 _ => NORMAL,
             };
             // SentencePiece merges the pair with the highest score first: the earliest one.
-            let score = rank.get(text).map_or(0.0, |&order| -(order as f32));
+            let score = rank.get(text).map_or(0.0, |&order| 0.0 - order as f32);
             found.insert(id, Token { text: text.clone(), kind, score });
         }
         for added in self.tokenizer.get("added_tokens").and_then(Json::as_array).into_iter().flatten() {

@@ -1,11 +1,12 @@
 //! What `config.json` says about the codes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use gamma_core::{Choice, Format, Plan};
+use gamma_core::Plan;
 use serde_json::{Map, Value, json};
 
 use super::IntegerLayout;
+use crate::recipes::{Numbers, config_groups, gptq_settings, most_frequent};
 
 /// Sets the keys of `config` for the modules of `plan`; `others` are all further linear modules.
 pub(super) fn describe(
@@ -21,6 +22,9 @@ pub(super) fn describe(
         IntegerLayout::AutoRound => {
             config.insert("quantization_config".into(), auto_round(plan, others));
         }
+        IntegerLayout::Gptq => {
+            config.insert("quantization_config".into(), gptq(plan, others));
+        }
         IntegerLayout::Mlx => {
             let described = mlx(plan);
             config.insert("quantization".into(), described.clone());
@@ -29,50 +33,33 @@ pub(super) fn describe(
     }
 }
 
-/// Bits and group of an integer format.
-fn numbers(choice: &Choice) -> (u64, u64) {
-    match &choice.format {
-        Format::Int { bits, group, .. } => (u64::from(bits.bits()), group.get() as u64),
-        format => unreachable!("`{format}` was refused"),
-    }
-}
-
-/// One group per pair of bits and group size, all modules by their exact names. Engines refuse keys
-/// that they do not know within a group.
 fn compressed_tensors(plan: &Plan, others: &BTreeSet<String>) -> Value {
-    let mut groups: BTreeMap<(u64, u64), Vec<&str>> = BTreeMap::new();
-    for choice in plan.choices() {
-        groups.entry(numbers(choice)).or_default().push(choice.name.as_str());
-    }
-    let group = |(place, ((bits, group), targets)): (usize, ((u64, u64), Vec<&str>))| {
-        let described = json!({
-            "targets": targets,
-            "weights": {
-                "num_bits": bits, "type": "int", "symmetric": true, "strategy": "group",
-                "group_size": group, "dynamic": false,
-            },
-            "input_activations": null,
-            "output_activations": null,
-            "format": "pack-quantized",
-        });
-        (format!("group_{place}"), described)
-    };
-    let groups: Map<String, Value> = groups.into_iter().enumerate().map(group).collect();
     json!({
         "quant_method": "compressed-tensors",
         "format": "pack-quantized",
         "quantization_status": "compressed",
         "ignore": others,
-        "config_groups": groups,
+        "config_groups": config_groups(plan),
     })
+}
+
+fn gptq(plan: &Plan, others: &BTreeSet<String>) -> Value {
+    let mut settings = gptq_settings(plan, others.iter().map(String::as_str));
+    settings.insert("quant_method".into(), json!("gptq"));
+    settings.insert("checkpoint_format".into(), json!("gptq"));
+    Value::Object(settings)
+}
+
+/// The text of `quantize_config.json`, where `GPTQModel` looks first.
+pub(super) fn quantize_config(plan: &Plan, others: &BTreeSet<String>) -> String {
+    format!("{:#}\n", gptq(plan, others))
 }
 
 /// The most frequent pair for all, and every module by its exact name besides.
 fn auto_round(plan: &Plan, others: &BTreeSet<String>) -> Value {
-    let (bits, group) = most_frequent(plan);
-    let quantized = plan.choices().iter().map(|choice| {
-        let (bits, group) = numbers(choice);
-        (choice.name.to_string(), json!({"bits": bits, "group_size": group, "sym": true}))
+    let Numbers { bits, group, .. } = most_frequent(plan);
+    let quantized = numbers(plan).map(|(module, Numbers { bits, group, .. })| {
+        (module, json!({"bits": bits, "group_size": group, "sym": true}))
     });
     let left = others.iter().map(|name| (name.clone(), json!({"bits": 16, "data_type": "float"})));
     let extra: Map<String, Value> = quantized.chain(left).collect();
@@ -92,20 +79,17 @@ fn auto_round(plan: &Plan, others: &BTreeSet<String>) -> Value {
 
 /// The most frequent pair for all, and every module besides. A module is quantized if it has scales.
 fn mlx(plan: &Plan) -> Value {
-    let (bits, group) = most_frequent(plan);
+    let Numbers { bits, group, .. } = most_frequent(plan);
     let mut map = Map::from_iter([("group_size".into(), json!(group)), ("bits".into(), json!(bits))]);
-    for choice in plan.choices() {
-        let (bits, group) = numbers(choice);
-        map.insert(choice.name.to_string(), json!({"group_size": group, "bits": bits}));
-    }
+    map.extend(
+        numbers(plan).map(|(module, Numbers { bits, group, .. })| {
+            (module, json!({"group_size": group, "bits": bits}))
+        }),
+    );
     Value::Object(map)
 }
 
-fn most_frequent(plan: &Plan) -> (u64, u64) {
-    let mut counts: BTreeMap<(u64, u64), usize> = BTreeMap::new();
-    for choice in plan.choices() {
-        *counts.entry(numbers(choice)).or_default() += 1;
-    }
-    let most = counts.into_iter().max_by_key(|&(_, count)| count);
-    most.map_or((4, 128), |(pair, _)| pair)
+/// The formats of the modules, all of integers.
+fn numbers(plan: &Plan) -> impl Iterator<Item = (String, Numbers)> {
+    plan.choices().iter().filter_map(|choice| Some((choice.name.to_string(), Numbers::of(&choice.format)?)))
 }

@@ -20,6 +20,10 @@ pub enum IntegerLayout {
     /// AutoRound, in the packing of `auto_gptq`: symmetric, 2, 3, 4 and 8 bits, `g` divides `in`, and
     /// 32 divides `in` and `out`: for other shapes its kernels have nothing. For transformers, and at 4 and 8 bits for vLLM.
     AutoRound,
+    /// GPTQ, in the first version of its format (`"checkpoint_format": "gptq"`): the same tensors as
+    /// [`AutoRound`](Self::AutoRound)'s and what fits there, and besides the group of every input
+    /// channel. For `GPTQModel`; for vLLM at 4 and 8 bits.
+    Gptq,
     /// MLX: `scale * code + bias` in 2, 3, 4, 5, 6 and 8 bits, groups of 32, 64 or 128 that divide
     /// `in`. Zero points become biases that are rounded to 16 bits; symmetric ones are exact.
     Mlx,
@@ -46,15 +50,17 @@ impl IntegerLayout {
         match self {
             Self::CompressedTensors => "a compressed-tensors checkpoint",
             Self::AutoRound => "an AutoRound checkpoint",
+            Self::Gptq => "a GPTQ checkpoint",
             Self::Mlx => "an MLX checkpoint",
         }
     }
 
     /// What it holds, in words.
-    pub(super) fn served(self) -> &'static str {
+    #[must_use]
+    pub fn served(self) -> &'static str {
         match self {
             Self::CompressedTensors => "symmetric integers of 2 to 8 bits in groups that divide a row",
-            Self::AutoRound => {
+            Self::AutoRound | Self::Gptq => {
                 "symmetric integers of 2, 3, 4 or 8 bits in groups that divide a row, in matrices of a multiple of \
                  32 rows and columns"
             }
@@ -71,7 +77,7 @@ impl IntegerLayout {
         shape[1].is_multiple_of(group)
             && match self {
                 Self::CompressedTensors => symmetric,
-                Self::AutoRound => {
+                Self::AutoRound | Self::Gptq => {
                     symmetric
                         && matches!(bits, 2 | 3 | 4 | 8)
                         && shape.iter().all(|side| side.is_multiple_of(32))
@@ -94,11 +100,17 @@ impl IntegerLayout {
                 part("weight_scale", Dtype::F16, vec![rows, groups], scales),
                 part("weight_shape", Dtype::I64, vec![2], shape_numbers),
             ],
-            Self::AutoRound => vec![
-                part("qweight", Dtype::I32, vec![words(columns), rows], column_codes),
-                part("qzeros", Dtype::I32, vec![groups, words(rows)], zeros_less_one),
-                part("scales", Dtype::F16, vec![groups, rows], turned_scales),
-            ],
+            Self::AutoRound | Self::Gptq => {
+                let mut parts = vec![
+                    part("qweight", Dtype::I32, vec![words(columns), rows], column_codes),
+                    part("qzeros", Dtype::I32, vec![groups, words(rows)], zeros_less_one),
+                    part("scales", Dtype::F16, vec![groups, rows], turned_scales),
+                ];
+                if self == Self::Gptq {
+                    parts.push(part("g_idx", Dtype::I32, vec![columns], group_of_channels));
+                }
+                parts
+            }
             Self::Mlx => vec![
                 part("weight", Dtype::U32, vec![rows, words(columns)], row_codes),
                 part("scales", Dtype::F16, vec![rows, groups], scales),
@@ -151,6 +163,12 @@ fn zeros_less_one(weight: &IntWeight) -> Vec<u8> {
     let zero = (1_u8 << (width(weight) - 1)) - 1;
     let [rows, _] = weight.shape();
     words::along_rows(&vec![zero; rows * weight.groups_per_row()], rows, width(weight))
+}
+
+/// Of every input channel.
+fn group_of_channels(weight: &IntWeight) -> Vec<u8> {
+    let groups = (0..weight.shape()[1]).map(|channel| (channel / weight.group().get()) as u32);
+    groups.flat_map(u32::to_le_bytes).collect()
 }
 
 /// `-scale * zero`.

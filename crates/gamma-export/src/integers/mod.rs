@@ -1,5 +1,6 @@
 //! Checkpoint folders with integer codes in the layouts of engines.
 
+mod audit;
 mod config;
 mod layout;
 mod ties;
@@ -18,6 +19,7 @@ use safetensors::{Dtype, View, serialize_to_file, tensor::TensorInfo};
 use serde_json::{Map, Value, json};
 
 pub use layout::IntegerLayout;
+pub(crate) use ties::JOINED;
 
 use crate::{
     ExportError, WrittenFile,
@@ -25,7 +27,7 @@ use crate::{
     experts::check_dense,
     export::{check_apart, check_replaced, check_weights, integer_codes},
     float::encode,
-    source::{INDEX, Source, is_file_name},
+    source::{INDEX, Shard, Source, is_file_name},
     stage::Staging,
     unserved::{Unserved, check_served},
 };
@@ -143,7 +145,9 @@ impl<'a> IntegerExport<'a> {
         Ok(source)
     }
 
-    /// Writes the folder `target` and lists its files by name. It appears complete or not at all.
+    /// Writes the folder `target` and lists its files by name. It appears complete or not at all, after
+    /// it was read again: sizes, types and bytes are those that were meant, and the codes decode to the
+    /// weights exactly (zero points of MLX, which become 16-bit biases, to within their rounding).
     ///
     /// `weights` hold one value (or reference, or `Arc`) for every module of the plan, and no other.
     ///
@@ -166,13 +170,17 @@ impl<'a> IntegerExport<'a> {
 
         let staging = Staging::for_target(target, self.overwrite)?;
         staging.write("config.json", config.as_bytes())?;
+        if self.layout == IntegerLayout::Gptq {
+            let text = config::quantize_config(self.plan, &self.other_linears(&source));
+            staging.write("quantize_config.json", text.as_bytes())?;
+        }
         for name in &companions {
             staging.copy(name, &self.source.join(name))?;
         }
         for (name, content) in &self.files {
             staging.write(name, content)?;
         }
-        self.write_shards(&staging, &source, &integers)?;
+        self.write_shards(&staging, &source, &integers, &weights)?;
         let files = staging.files()?;
         staging.publish()?;
         Ok(files.into_iter().map(|(name, bytes)| WrittenFile { name, bytes }).collect())
@@ -183,6 +191,7 @@ impl<'a> IntegerExport<'a> {
         staging: &Staging,
         source: &Source,
         integers: &BTreeMap<&ModuleName, &IntWeight>,
+        weights: &BTreeMap<&ModuleName, &QuantizedWeight>,
     ) -> Result<(), ExportError> {
         let planned: BTreeMap<String, (&ModuleName, &IntWeight)> =
             integers.iter().map(|(&name, &weight)| (name.weight(), (name, weight))).collect();
@@ -204,11 +213,21 @@ impl<'a> IntegerExport<'a> {
                 weight_map.insert(name.clone(), shard.name().to_owned());
                 total += tensor.data_len() as u64;
             }
+            let own = shard.tensors();
+            let modules: Vec<_> = weights
+                .iter()
+                .filter(|(name, _)| own.contains_key(&name.weight()))
+                .map(|(&name, &weight)| (name, weight))
+                .collect();
             let mut metadata = shard.metadata();
             let framework = if self.layout == IntegerLayout::Mlx { "mlx" } else { "pt" };
             metadata.insert("format".to_owned(), framework.to_owned());
             staging
-                .write_safetensors(shard.name(), |path| serialize_to_file(tensors, Some(metadata), path))?;
+                .write_safetensors(shard.name(), |path| serialize_to_file(&tensors, Some(metadata), path))?;
+            let written = Shard::open(staging.path(shard.name()))?;
+            if let Some(what) = audit::difference(self.layout, &written, &tensors, &modules) {
+                return Err(ExportError::Audit { path: staging.target().join(shard.name()), what });
+            }
         }
         if source.index.is_some() {
             let index = json!({"metadata": {"total_size": total}, "weight_map": weight_map});
@@ -253,34 +272,34 @@ enum Tensor<'a> {
     Part(Part, &'a IntWeight),
 }
 
-impl View for Tensor<'_> {
+impl View for &Tensor<'_> {
     fn dtype(&self) -> Dtype {
         match self {
-            Self::Copied(info, _) | Self::Replaced(info, _) => info.dtype,
-            Self::Part(part, _) => part.dtype,
+            Tensor::Copied(info, _) | Tensor::Replaced(info, _) => info.dtype,
+            Tensor::Part(part, _) => part.dtype,
         }
     }
 
     fn shape(&self) -> &[usize] {
         match self {
-            Self::Copied(info, _) | Self::Replaced(info, _) => &info.shape,
-            Self::Part(part, _) => &part.shape,
+            Tensor::Copied(info, _) | Tensor::Replaced(info, _) => &info.shape,
+            Tensor::Part(part, _) => &part.shape,
         }
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
         match self {
-            Self::Copied(_, bytes) => Cow::Borrowed(bytes),
-            Self::Replaced(info, values) => Cow::Owned(encode(values, info.dtype)),
-            Self::Part(part, weight) => Cow::Owned((part.make)(weight)),
+            Tensor::Copied(_, bytes) => Cow::Borrowed(bytes),
+            Tensor::Replaced(info, values) => Cow::Owned(encode(values, info.dtype)),
+            Tensor::Part(part, weight) => Cow::Owned((part.make)(weight)),
         }
     }
 
     fn data_len(&self) -> usize {
         match self {
-            Self::Copied(_, bytes) => bytes.len(),
-            Self::Replaced(info, values) => values.len() * info.dtype.bitsize() / 8,
-            Self::Part(part, _) => part.bytes(),
+            Tensor::Copied(_, bytes) => bytes.len(),
+            Tensor::Replaced(info, values) => values.len() * info.dtype.bitsize() / 8,
+            Tensor::Part(part, _) => part.bytes(),
         }
     }
 }

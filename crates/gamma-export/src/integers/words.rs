@@ -27,6 +27,13 @@ fn pack(codes: impl Iterator<Item = u8>, bits: usize, out: &mut [u8]) {
     }
 }
 
+/// Code `place` of a stream.
+pub(crate) fn code(stream: &[u8], place: usize, bits: usize) -> u32 {
+    let (byte, shift) = (place * bits / 8, place * bits % 8);
+    let next = stream.get(byte + 1).copied().unwrap_or(0);
+    u32::from(u16::from_le_bytes([stream[byte], next])) >> shift & ((1 << bits) - 1)
+}
+
 /// A matrix `[rows, columns]` of codes, each row a stream of its own: `[rows, words]`.
 pub(crate) fn along_rows(codes: &[u8], columns: usize, bits: usize) -> Vec<u8> {
     let size = bytes(columns, bits);
@@ -91,6 +98,10 @@ mod tests {
             let packed = words(&along_rows(&codes, columns, bits));
             let expected: Vec<u32> = codes.chunks(columns).flat_map(|row| plain(row, bits)).collect();
             assert_eq!(packed, expected, "{bits} bits along rows");
+            let stream = along_rows(&codes[..columns], columns, bits);
+            for (place, &expected) in codes[..columns].iter().enumerate() {
+                assert_eq!(code(&stream, place, bits), u32::from(expected), "code {place} of {bits} bits");
+            }
 
             let turned = transposed(&codes, columns);
             assert_eq!(turned[1], codes[columns]);

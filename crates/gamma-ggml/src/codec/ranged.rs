@@ -1,9 +1,11 @@
 //! Blocks of 256 weights in runs with an integer scale and an integer offset each: `Q2_K`, `Q4_K` and
 //! `Q5_K`.
+#![expect(clippy::inline_always, reason = "what a wider instruction set compiles must be inlined into it")]
+#![expect(clippy::needless_bitwise_bool, reason = "a branch would keep a loop from being vectorized")]
 
 use half::f16;
 
-use super::fit::{Affine, affine, code, sums};
+use super::fit::{Affines, Runs, affines, code, inverse, total};
 
 /// Weights of a block.
 const BLOCK: usize = 256;
@@ -23,8 +25,6 @@ pub(super) struct Ranged {
 /// How a block is cut and how far its numbers go, all from 0.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ranges {
-    /// Weights of a run.
-    pub(super) run: usize,
     /// The largest code.
     pub(super) code: f32,
     /// The largest scale and offset.
@@ -33,98 +33,149 @@ pub(super) struct Ranges {
 
 /// The integers of a block, and its two floats.
 #[derive(Clone, Copy, Debug)]
-struct State {
+struct State<const R: usize> {
     d: f16,
     dmin: f16,
-    scales: [f32; MAX_RUNS],
-    offsets: [f32; MAX_RUNS],
+    scales: [f32; R],
+    offsets: [f32; R],
 }
 
-struct Block<'a> {
-    x: &'a [f32],
-    h: &'a [f32],
+struct Block<const N: usize, const R: usize> {
+    runs: Runs<N, R>,
     ranges: Ranges,
-    fits: [Affine; MAX_RUNS],
-    runs: usize,
+    fits: Affines<R>,
 }
 
-/// The block with the least error that the search finds; `None` if a scale would be beyond 16 bits.
+/// The block of `R` runs of `N` weights with the least error that the search finds; `None` if a scale
+/// would be beyond 16 bits.
 ///
 /// Every run first gets the real scale and offset that suit it best. Near these, the error is a
 /// quadratic form of both, so that many pairs of `d` and `dmin` can be compared without looking at the
 /// weights; the best is then worked out with real codes, and `d` and `dmin` are fitted again to these.
-pub(super) fn search(x: &[f32], h: &[f32], ranges: Ranges) -> Option<Ranged> {
-    let runs = BLOCK / ranges.run;
-    let mut fits = [Affine::default(); MAX_RUNS];
-    for (fit, (x, h)) in fits.iter_mut().zip(x.chunks_exact(ranges.run).zip(h.chunks_exact(ranges.run))) {
-        *fit = affine(x, h, ranges.code);
-    }
-    let block = Block { x, h, ranges, fits, runs };
+#[inline(always)]
+pub(super) fn search<const N: usize, const R: usize>(x: &[f32], h: &[f32], ranges: Ranges) -> Option<Ranged> {
+    let runs = Runs::<N, R>::new(x, h);
+    let fits = affines(&runs, ranges.code);
+    let block = Block { runs, ranges, fits };
     let mut best = None;
     for state in block.starts() {
         block.refine(state, &mut best);
     }
-    let (_, state) = best?;
-    Some(block.finish(&state))
+    let (_, state): (f64, State<R>) = best?;
+    let (d, dmin) = (state.d.to_f32(), state.dmin.to_f32());
+    let inverses = state.scales.map(|scale| inverse(d * scale));
+    let offsets = state.offsets.map(|offset| dmin * offset);
+    let mut found = Ranged {
+        d: state.d,
+        dmin: state.dmin,
+        scales: [0; MAX_RUNS],
+        offsets: [0; MAX_RUNS],
+        codes: [0; BLOCK],
+    };
+    for r in 0..R {
+        (found.scales[r], found.offsets[r]) = (state.scales[r] as u8, state.offsets[r] as u8);
+    }
+    for (at, (place, &x)) in found.codes.iter_mut().zip(x).enumerate() {
+        *place = code((x + offsets[at / N]) * inverses[at / N], 0.0, ranges.code) as u8;
+    }
+    Some(found)
 }
 
-impl Block<'_> {
-    fn run(&self, i: usize) -> (&[f32], &[f32]) {
-        let n = self.ranges.run;
-        (&self.x[i * n..][..n], &self.h[i * n..][..n])
-    }
+/// Integer scales for a `d`, two for each run, and what the quadratic forms say of each.
+struct Guess<const R: usize> {
+    scale: [f32; R],
+    /// The offset that goes with it.
+    wished: [f32; R],
+    /// The error is `square - 2 * joint * dm + h * dm²` at an offset that deviates by `dm`.
+    square: [f32; R],
+    joint: [f32; R],
+}
 
+impl<const N: usize, const R: usize> Block<N, R> {
     /// What to begin with: the plain choice, under which the largest scale and the largest offset get
     /// the largest integer, and the best pair by the quadratic forms.
-    fn starts(&self) -> [State; 2] {
-        let most = |number: fn(&Affine) -> f32| self.fits.iter().map(number).fold(0.0, f32::max);
-        let (scale, offset) = (most(|fit| fit.scale), most(|fit| fit.offset));
+    #[inline(always)]
+    fn starts(&self) -> [State<R>; 2] {
+        let most = |numbers: &[f32; R]| numbers.iter().copied().fold(0.0, f32::max);
+        let (scale, offset) = (most(&self.fits.scale), most(&self.fits.offset));
         let top = self.ranges.scale;
-        let plain = self.integers(scale / top, offset / top).1;
-        let mut best = (f64::INFINITY, plain);
+        let plain = (f16::from_f32(scale / top), f16::from_f32(offset / top));
+        let offsets: [f16; 13] =
+            std::array::from_fn(|j| f16::from_f32(offset / (top * (1.1 - 0.05 * j as f32))));
+        let mut best = (f32::INFINITY, plain);
         for i in 0_u8..=24 {
-            let d = scale / (top * (1.1 - 0.025 * f32::from(i)));
-            for j in 0_u8..=12 {
-                let dmin = offset / (top * (1.1 - 0.05 * f32::from(j)));
-                let (cost, state) = self.integers(d, dmin);
+            let d = f16::from_f32(scale / (top * (1.1 - 0.025 * f32::from(i))));
+            let guesses = self.guesses(d.to_f32());
+            for dmin in offsets {
+                let cost = self.cost(&guesses, dmin.to_f32());
                 if cost < best.0 {
-                    best = (cost, state);
+                    best = (cost, (d, dmin));
                 }
             }
         }
-        [plain, best.1]
+        [plain, best.1].map(|(d, dmin)| self.integers(d, dmin))
     }
 
-    /// The best integers for `d` and `dmin` by the quadratic forms, and the error that they add.
-    fn integers(&self, d: f32, dmin: f32) -> (f64, State) {
-        let (d, dmin) = (f16::from_f32(d), f16::from_f32(dmin));
-        let (d32, dmin32) = (d.to_f32(), dmin.to_f32());
-        let (inverse, inverse_min, top) = (inverse(d32), inverse(dmin32), self.ranges.scale);
-        let mut state = State { d, dmin, scales: [0.0; MAX_RUNS], offsets: [0.0; MAX_RUNS] };
-        let mut total = 0.0;
-        for (i, fit) in self.fits[..self.runs].iter().enumerate() {
-            let near = fit.scale * inverse;
-            let mut best = f32::INFINITY;
-            for scale in [near.floor(), near.floor() + 1.0] {
-                let scale = code(scale, 0.0, top);
-                let ds = d32 * scale - fit.scale;
+    /// The integers on either side of the scale that suits each run best.
+    #[inline(always)]
+    fn guesses(&self, d: f32) -> [Guess<R>; 2] {
+        let (inverse, top, fits) = (inverse(d), self.ranges.scale, &self.fits);
+        [0.0, 1.0].map(|above| {
+            let mut guess = Guess { scale: [0.0; R], wished: [0.0; R], square: [0.0; R], joint: [0.0; R] };
+            for r in 0..R {
+                let near = fits.scale[r] * inverse;
+                let rounded = code(near, 0.0, top + 1.0);
+                let floor = if rounded > near { rounded - 1.0 } else { rounded };
+                let scale = code(floor + above, 0.0, top);
+                let ds = d * scale - fits.scale[r];
+                guess.scale[r] = scale;
                 // Codes that lie lower call for a smaller offset, in proportion to their mean.
-                let wished = fit.offset + ds * fit.hq / fit.h;
-                let offset = code(wished * inverse_min, 0.0, top);
-                let dm = dmin32 * offset - fit.offset;
-                let cost = ds * (ds * fit.hqq - 2.0 * dm * fit.hq) + dm * dm * fit.h;
-                if cost < best {
-                    best = cost;
-                    (state.scales[i], state.offsets[i]) = (scale, offset);
-                }
+                guess.wished[r] = fits.offset[r] + ds * fits.hq[r] / fits.h[r];
+                guess.square[r] = ds * ds * fits.hqq[r];
+                guess.joint[r] = ds * fits.hq[r];
             }
-            total += f64::from(best);
+            guess
+        })
+    }
+
+    /// The offset that goes with a guess, and the error that both add, in run `r`.
+    #[inline(always)]
+    fn offset(&self, guess: &Guess<R>, r: usize, dmin: f32, inverse: f32) -> (f32, f32) {
+        let offset = code(guess.wished[r] * inverse, 0.0, self.ranges.scale);
+        let dm = dmin * offset - self.fits.offset[r];
+        (offset, guess.square[r] - 2.0 * guess.joint[r] * dm + dm * dm * self.fits.h[r])
+    }
+
+    /// The error that the better guess of each run adds.
+    #[inline(always)]
+    fn cost(&self, [below, above]: &[Guess<R>; 2], dmin: f32) -> f32 {
+        let inverse = inverse(dmin);
+        total(std::array::from_fn::<f32, R, _>(|r| {
+            let (_, low) = self.offset(below, r, dmin, inverse);
+            let (_, high) = self.offset(above, r, dmin, inverse);
+            if high < low { high } else { low }
+        }))
+    }
+
+    /// The best integers for `d` and `dmin` by the quadratic forms.
+    #[inline(always)]
+    fn integers(&self, d: f16, dmin: f16) -> State<R> {
+        let [below, above] = self.guesses(d.to_f32());
+        let (dmin32, inverse) = (dmin.to_f32(), inverse(dmin.to_f32()));
+        let mut state = State { d, dmin, scales: [0.0; R], offsets: [0.0; R] };
+        for r in 0..R {
+            let (low, high) =
+                (self.offset(&below, r, dmin32, inverse), self.offset(&above, r, dmin32, inverse));
+            let better = high.1 < low.1;
+            state.scales[r] = if better { above.scale[r] } else { below.scale[r] };
+            state.offsets[r] = if better { high.0 } else { low.0 };
         }
-        (total, state)
+        state
     }
 
     /// Works out the integers with real codes, and `d` and `dmin` for these, as long as that helps.
-    fn refine(&self, start: State, best: &mut Option<(f64, State)>) {
+    #[inline(always)]
+    fn refine(&self, start: State<R>, best: &mut Option<(f64, State<R>)>) {
         let mut state = start;
         for _ in 0..4 {
             if !state.d.is_finite() || !state.dmin.is_finite() {
@@ -153,57 +204,41 @@ impl Block<'_> {
 
     /// Moves every run to the best integers next to its own. Returns the error and the sums
     /// `Σ h u²`, `Σ h u v`, `Σ h v²`, `Σ h x u`, `Σ h x v` that fit `d` and `dmin`.
-    fn improve(&self, state: &mut State) -> (f64, [f64; 5]) {
+    #[inline(always)]
+    fn improve(&self, state: &mut State<R>) -> (f64, [f64; 5]) {
         let (d, dmin, top) = (state.d.to_f32(), state.dmin.to_f32(), self.ranges.scale);
-        let (mut total, mut fit) = (0.0_f64, [0.0_f64; 5]);
-        for i in 0..self.runs {
-            let (x, h) = self.run(i);
-            let (scale, offset) = (state.scales[i], state.offsets[i]);
-            let mut least = (f32::INFINITY, [0.0; 5]);
-            for scale in [scale, scale - 1.0, scale + 1.0] {
-                for offset in [offset, offset - 1.0, offset + 1.0] {
-                    if scale < 0.0 || offset < 0.0 || scale > top || offset > top {
-                        continue;
-                    }
-                    let (s, m) = (d * scale, dmin * offset);
-                    let inverse = inverse(s);
-                    let [error] = sums(x, h, |x, h| {
-                        let rest = x + m - s * code((x + m) * inverse, 0.0, self.ranges.code);
-                        [h * rest * rest]
-                    });
-                    if error < least.0 {
-                        (state.scales[i], state.offsets[i]) = (scale, offset);
-                        least.0 = error;
-                    }
+        let (scales, offsets) = (state.scales, state.offsets);
+        let mut least = [f32::INFINITY; R];
+        for step in [0.0, -1.0, 1.0] {
+            for shift in [0.0, -1.0, 1.0] {
+                let s = scales.map(|scale| d * (scale + step));
+                let m = offsets.map(|offset| dmin * (offset + shift));
+                let errors = self.runs.errors(&s, &m, 0.0, self.ranges.code);
+                for r in 0..R {
+                    let (scale, offset) = (scales[r] + step, offsets[r] + shift);
+                    let allowed = (scale >= 0.0) & (offset >= 0.0) & (scale <= top) & (offset <= top);
+                    let better = allowed & (errors[r] < least[r]);
+                    least[r] = if better { errors[r] } else { least[r] };
+                    state.scales[r] = if better { scale } else { state.scales[r] };
+                    state.offsets[r] = if better { offset } else { state.offsets[r] };
                 }
             }
-            let (scale, offset) = (state.scales[i], state.offsets[i]);
-            let (s, m) = (d * scale, dmin * offset);
-            let inverse = inverse(s);
-            least.1 = sums(x, h, |x, h| {
-                let u = scale * code((x + m) * inverse, 0.0, self.ranges.code);
-                [h * u * u, -h * u * offset, h * offset * offset, h * x * u, -h * x * offset]
-            });
-            total += f64::from(least.0);
-            fit.iter_mut().zip(least.1).for_each(|(sum, term)| *sum += f64::from(term));
         }
-        (total, fit)
-    }
-
-    fn finish(&self, state: &State) -> Ranged {
-        let mut codes = [0; BLOCK];
-        for (i, codes) in codes.chunks_exact_mut(self.ranges.run).enumerate() {
-            let (s, m) = (state.d.to_f32() * state.scales[i], state.dmin.to_f32() * state.offsets[i]);
-            let inverse = inverse(s);
-            for (place, &x) in codes.iter_mut().zip(self.run(i).0) {
-                *place = code((x + m) * inverse, 0.0, self.ranges.code) as u8;
+        let inverse = state.scales.map(|scale| inverse(d * scale));
+        let mut sums = [[0.0_f32; R]; 5];
+        for (x, h) in self.runs.iter() {
+            for r in 0..R {
+                let (m, offset) = (dmin * state.offsets[r], state.offsets[r]);
+                let u = state.scales[r] * code((x[r] + m) * inverse[r], 0.0, self.ranges.code);
+                let hu = h[r] * u;
+                sums[0][r] += hu * u;
+                sums[1][r] -= hu * offset;
+                sums[2][r] += h[r] * offset * offset;
+                sums[3][r] += hu * x[r];
+                sums[4][r] -= h[r] * x[r] * offset;
             }
         }
-        let [scales, offsets] = [state.scales, state.offsets].map(|numbers| numbers.map(|n| n as u8));
-        Ranged { d: state.d, dmin: state.dmin, scales, offsets, codes }
+        let sum = |places: [f32; R]| places.into_iter().map(f64::from).sum::<f64>();
+        (sum(least), sums.map(sum))
     }
-}
-
-fn inverse(s: f32) -> f32 {
-    if s == 0.0 { 0.0 } else { 1.0 / s }
 }

@@ -2,23 +2,26 @@
 
 use half::f16;
 
-use super::fit::{code, scale, sums};
+use super::fit::{code, inverse, scale, total};
 
 /// Weights of a block.
 pub(super) const BLOCK: usize = 32;
 
 /// The scale, a 16-bit float, and the codes `lo..=hi` of a block with the least error found; `None` if
 /// the scale would be beyond 16 bits.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "what a wider instruction set compiles must be inlined into it")]
 pub(super) fn search(x: &[f32], h: &[f32], lo: f32, hi: f32) -> Option<(f16, [f32; BLOCK])> {
-    let fit = scale(x, h, lo, hi).scale;
+    let (x, h): (&[f32; BLOCK], &[f32; BLOCK]) = (x.try_into().ok()?, h.try_into().ok()?);
+    let fit = scale(x, h, lo, hi);
     let error = |d: f16| {
         let d = d.to_f32();
-        let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
-        let [error] = sums(x, h, |x, h| {
-            let rest = x - d * code(x * inverse, lo, hi);
-            [h * rest * rest]
+        let inverse = inverse(d);
+        let errors: [f32; BLOCK] = std::array::from_fn(|i| {
+            let rest = x[i] - d * code(x[i] * inverse, lo, hi);
+            h[i] * rest * rest
         });
-        error
+        total(errors)
     };
     // The scale that fits best need not round to the 16-bit scale that does: its codes change.
     let nearest = f16::from_f32(fit);
@@ -32,6 +35,6 @@ pub(super) fn search(x: &[f32], h: &[f32], lo: f32, hi: f32) -> Option<(f16, [f3
         }
     }
     let (_, d) = best.filter(|_| nearest.is_finite())?;
-    let inverse = if d == f16::ZERO { 0.0 } else { 1.0 / d.to_f32() };
+    let inverse = inverse(d.to_f32());
     Some((d, std::array::from_fn(|i| code(x[i] * inverse, lo, hi))))
 }

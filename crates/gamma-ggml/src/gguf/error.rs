@@ -117,12 +117,6 @@ pub enum InvalidGguf {
         /// How deep they may be.
         limit: usize,
     },
-    /// An array whose elements are not of its type; only a writer can meet it.
-    #[error("key `{key}` has an array with elements of different types")]
-    MixedArray {
-        /// The key.
-        key: String,
-    },
     /// A key that stands twice.
     #[error("key `{key}` stands twice")]
     KeyTwice {

@@ -6,12 +6,14 @@
 //! which is padded to the alignment. So is every tensor, the last one too.
 //! Source: the specification `docs/gguf.md` of ggml.
 
+mod array;
 mod error;
 mod outline;
 mod read;
 mod value;
 mod write;
 
+pub use array::Array;
 pub use error::{GgufError, InvalidGguf};
 pub use outline::{Outline, TensorInfo};
 pub use read::Gguf;

@@ -88,16 +88,13 @@ impl Outline {
     /// Lays out a file.
     ///
     /// # Errors
-    /// [`InvalidGguf`] if a name stands twice, a shape does not go with its type, the alignment is not
-    /// usable, or an array is of more than one type.
+    /// [`InvalidGguf`] if a name stands twice, a shape does not go with its type, or the alignment is not
+    /// usable.
     pub fn new(metadata: Metadata, tensors: Vec<TensorInfo>) -> Result<Self, InvalidGguf> {
         let alignment = alignment(&metadata)?;
         let mut seen = HashSet::new();
         if let Some(twice) = tensors.iter().find(|tensor| !seen.insert(&tensor.name)) {
             return Err(InvalidGguf::TensorTwice { tensor: twice.name.clone() });
-        }
-        if let Some((key, _)) = metadata.iter().find(|(_, value)| !value.is_uniform()) {
-            return Err(InvalidGguf::MixedArray { key: key.to_owned() });
         }
         let (mut relative, mut end) = (Vec::new(), 0_u64);
         for tensor in &tensors {
@@ -182,6 +179,7 @@ fn header(metadata: &Metadata, tensors: &[TensorInfo], offsets: &[u64]) -> Vec<u
 pub(crate) fn alignment(metadata: &Metadata) -> Result<u64, InvalidGguf> {
     let Some(value) = metadata.get(ALIGNMENT) else { return Ok(DEFAULT_ALIGNMENT) };
     let usable = |alignment: &u64| alignment.is_power_of_two() && (8..=1 << 20).contains(alignment);
-    let found = || format!("{value:?}");
+    // Not the value itself: it may be an array of the size of the file.
+    let found = || value.as_u64().map_or_else(|| format!("of type {:?}", value.kind()), |n| n.to_string());
     value.as_u64().filter(usable).ok_or_else(|| InvalidGguf::Alignment { found: found() })
 }

@@ -10,7 +10,8 @@ use std::{
 use memmap2::Mmap;
 
 use super::{
-    GgufError, InvalidGguf, MAGIC, MAX_SIDES, Metadata, TensorInfo, Value, ValueKind, outline::alignment,
+    Array, GgufError, InvalidGguf, MAGIC, MAX_SIDES, Metadata, TensorInfo, Value, ValueKind,
+    outline::alignment,
 };
 use crate::GgmlType;
 
@@ -244,7 +245,7 @@ impl<'a> Reader<'a> {
     fn entry(&mut self) -> Result<(String, Value), InvalidGguf> {
         let key = self.name("a key")?;
         let kind = self.kind(&key)?;
-        let value = self.value(&key, kind, 0)?;
+        let value = self.value(&key, kind)?;
         Ok((key, value))
     }
 
@@ -253,7 +254,7 @@ impl<'a> Reader<'a> {
         ValueKind::from_id(kind).ok_or_else(|| InvalidGguf::ValueKind { key: key.to_owned(), kind })
     }
 
-    fn value(&mut self, key: &str, kind: ValueKind, depth: usize) -> Result<Value, InvalidGguf> {
+    fn value(&mut self, key: &str, kind: ValueKind) -> Result<Value, InvalidGguf> {
         Ok(match kind {
             ValueKind::U8 => Value::U8(u8::from_le_bytes(self.array(key)?)),
             ValueKind::I8 => Value::I8(i8::from_le_bytes(self.array(key)?)),
@@ -268,20 +269,43 @@ impl<'a> Reader<'a> {
                 [value] => return Err(InvalidGguf::Bool { key: key.to_owned(), value }),
             },
             ValueKind::String => Value::String(self.string(key)?.to_vec()),
-            ValueKind::Array if depth == MAX_NESTING => {
-                return Err(InvalidGguf::Nesting { key: key.to_owned(), limit: MAX_NESTING });
-            }
-            ValueKind::Array => {
-                let kind = self.kind(key)?;
-                let count = self.u64(key)?;
-                self.check_count(key, count, kind.least_bytes())?;
-                let items = (0..count).map(|_| self.value(key, kind, depth + 1));
-                Value::Array(kind, items.collect::<Result<_, _>>()?)
-            }
+            ValueKind::Array => Value::Array(self.items(key, 0)?),
             ValueKind::U64 => Value::U64(u64::from_le_bytes(self.array(key)?)),
             ValueKind::I64 => Value::I64(i64::from_le_bytes(self.array(key)?)),
             ValueKind::F64 => Value::F64(f64::from_le_bytes(self.array(key)?)),
         })
+    }
+
+    /// The array of `key` that stands here, at this depth of nesting.
+    fn items(&mut self, key: &str, depth: usize) -> Result<Array, InvalidGguf> {
+        if depth == MAX_NESTING {
+            return Err(InvalidGguf::Nesting { key: key.to_owned(), limit: MAX_NESTING });
+        }
+        let kind = self.kind(key)?;
+        let count = self.u64(key)?;
+        self.check_count(key, count, kind.least_bytes())?;
+        match kind {
+            ValueKind::String => {
+                // Room for what is there, and not for what is said to be.
+                let (mut text, mut ends) = (Vec::new(), Vec::with_capacity(count as usize));
+                for _ in 0..count {
+                    text.extend(self.string(key)?);
+                    ends.push(text.len());
+                }
+                Ok(Array::from_ends(text, ends))
+            }
+            ValueKind::Array => {
+                let items = (0..count).map(|_| self.items(key, depth + 1));
+                Ok(Array::arrays(items.collect::<Result<Vec<_>, _>>()?))
+            }
+            kind => {
+                let bytes = self.take(count * kind.least_bytes(), key)?;
+                if let (ValueKind::Bool, Some(&value)) = (kind, bytes.iter().find(|&&byte| byte > 1)) {
+                    return Err(InvalidGguf::Bool { key: key.to_owned(), value });
+                }
+                Ok(Array::numbers(kind, bytes.to_vec()))
+            }
+        }
     }
 
     /// A tensor and its offset behind the header.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::InvalidGguf;
+use super::{Array, InvalidGguf};
 
 /// The type of a value, with the number that files hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,8 +58,8 @@ pub enum Value {
     /// Text. The format says UTF-8, files in use do not always keep to it, and a copy must not
     /// change a byte; [`as_str`](Self::as_str) checks.
     String(Vec<u8>),
-    /// The type of the elements, which an empty array has too, and the elements, all of that type.
-    Array(ValueKind, Vec<Value>),
+    /// Elements of one type.
+    Array(Array),
     U64(u64),
     I64(i64),
     F64(f64),
@@ -113,35 +113,26 @@ impl Value {
 
     /// The elements, where the value is an array.
     #[must_use]
-    pub fn as_array(&self) -> Option<&[Value]> {
+    pub fn as_array(&self) -> Option<&Array> {
         match self {
-            Self::Array(_, items) => Some(items),
+            Self::Array(array) => Some(array),
             _ => None,
         }
     }
 
     /// An array of texts.
     pub fn strings<T: Into<String>>(items: impl IntoIterator<Item = T>) -> Self {
-        let item = |text: T| Self::String(text.into().into_bytes());
-        Self::Array(ValueKind::String, items.into_iter().map(item).collect())
+        Self::Array(Array::strings(items.into_iter().map(|text| text.into().into_bytes())))
     }
 
     /// An array of numbers of 32 bits.
     pub fn floats(items: impl IntoIterator<Item = f32>) -> Self {
-        Self::Array(ValueKind::F32, items.into_iter().map(Self::F32).collect())
+        Self::Array(Array::numbers(ValueKind::F32, items.into_iter().flat_map(f32::to_le_bytes).collect()))
     }
 
     /// An array of integers.
     pub fn integers(items: impl IntoIterator<Item = i32>) -> Self {
-        Self::Array(ValueKind::I32, items.into_iter().map(Self::I32).collect())
-    }
-
-    /// Whether all elements of arrays are of the type that the array has.
-    pub(crate) fn is_uniform(&self) -> bool {
-        match self {
-            Self::Array(kind, items) => items.iter().all(|item| item.kind() == *kind && item.is_uniform()),
-            _ => true,
-        }
+        Self::Array(Array::numbers(ValueKind::I32, items.into_iter().flat_map(i32::to_le_bytes).collect()))
     }
 
     /// Appends the bytes that stand behind the type.
@@ -156,13 +147,7 @@ impl Value {
             Self::F32(value) => out.extend(value.to_le_bytes()),
             Self::Bool(value) => out.push(u8::from(*value)),
             Self::String(text) => write_string(text, out),
-            Self::Array(kind, items) => {
-                out.extend((*kind as u32).to_le_bytes());
-                out.extend((items.len() as u64).to_le_bytes());
-                for item in items {
-                    item.write(out);
-                }
-            }
+            Self::Array(array) => array.write(out),
             Self::U64(value) => out.extend(value.to_le_bytes()),
             Self::I64(value) => out.extend(value.to_le_bytes()),
             Self::F64(value) => out.extend(value.to_le_bytes()),

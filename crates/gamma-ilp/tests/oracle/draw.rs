@@ -112,6 +112,7 @@ fn budget(random: &mut Random, table: &ScoreTable, bits: u64) -> (Budget, Option
         cache: Some(CacheShape { blocks: 2, kv_heads: 3, head_dim: 8 }),
         weight_bits: 16,
         container: random.below(200),
+        gguf: None,
     };
     let fixed: u64 = remainder.tensors.iter().map(|tensor| tensor.bytes).sum();
     let budget = match random.below(10) {

@@ -5,11 +5,10 @@ use std::{collections::BTreeMap, fmt::Write};
 use gamma_core::{ModuleName, Plan};
 use gamma_ggml::GgmlType;
 
-use super::{
-    blocks::{check_plan, stored_as},
-    names::gguf_tensor_name,
+use crate::{
+    ExportError,
+    gguf::{check_plan, gguf_tensor_name, gguf_type},
 };
-use crate::ExportError;
 
 /// The text of a file for `llama-quantize --pure --tensor-type-file FILE`, one line per matrix: the
 /// modules of `plan` and `others`, by their names in the checkpoint, such as `lm_head` and
@@ -26,7 +25,7 @@ pub fn tensor_type_file(plan: &Plan, others: &BTreeMap<ModuleName, GgmlType>) ->
     let planned = plan
         .choices()
         .iter()
-        .filter_map(|choice| Some((choice.name.clone(), stored_as(&choice.format, choice.shape)?)));
+        .filter_map(|choice| Some((choice.name.clone(), gguf_type(&choice.format, choice.shape)?)));
     let mut text = String::new();
     for (module, kind) in planned.chain(others.iter().map(|(name, &kind)| (name.clone(), kind))) {
         let name = gguf_tensor_name(&module.weight());
