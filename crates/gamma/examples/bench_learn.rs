@@ -1,4 +1,4 @@
-//! How fast a learning step is, beside the same step in PyTorch and the speed of plain matrix products,
+//! How fast a learning step is, beside the same step in `PyTorch` and the speed of plain matrix products,
 //! as a Markdown table.
 //!
 //! ```text
@@ -7,7 +7,7 @@
 //!
 //! The model has random weights and one block; a step is one of the teacher-forced reading: every module
 //! takes one of six candidates, the block runs forward and backward, and six inner products per module
-//! are what remains. `tests/peers/learn_step.py` does the same in PyTorch, in the interpreter that
+//! are what remains. `tests/peers/learn_step.py` does the same in `PyTorch`, in the interpreter that
 //! `--python` names; without one that has torch, there are only our rows. Times are medians.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is the result")]
@@ -144,7 +144,7 @@ fn products(sizes: &Sizes) -> f64 {
     2.0 * (rows * sizes.dim * inner) as f64 / median((0..30).map(|_| one()).collect())
 }
 
-/// The same step in PyTorch.
+/// The same step in `PyTorch`.
 fn torch(python: &str, sizes: &Sizes) -> Result<Value, Box<dyn Error>> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/peers/learn_step.py");
     let options = [
