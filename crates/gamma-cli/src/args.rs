@@ -177,6 +177,9 @@ pub struct RunArgs {
     pub refinement: RefinementArgs,
     #[command(flatten)]
     pub rivals: RivalArgs,
+    /// Take these scores instead of learning; refused if they are not those of exactly this run
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["resume", "fresh", "bootstrap"])]
+    pub scores: Option<PathBuf>,
     /// Draw the calibration data anew this many times, and say which choices they hardly decide
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub bootstrap: usize,
@@ -198,6 +201,12 @@ pub struct LearnArgs {
     pub learning: LearningArgs,
     #[command(flatten)]
     pub keeping: KeepingArgs,
+    /// Leave the state of learning beside the scores, so that candidates can be added later
+    #[arg(long)]
+    pub keep_state: bool,
+    /// Score only the candidates that were added since the run whose state this file holds
+    #[arg(long, value_name = "STATE", conflicts_with_all = ["resume", "fresh", "keep_state"])]
+    pub extend: Option<PathBuf>,
     /// Where the scores go
     #[arg(long, value_name = "FILE", default_value = "scores.json")]
     pub out: PathBuf,

@@ -1,5 +1,7 @@
 //! `gamma learn`.
 
+use gamma::StateFile;
+
 use crate::{
     args::LearnArgs,
     keeping,
@@ -15,10 +17,19 @@ pub fn learn(args: &LearnArgs) -> anyhow::Result<()> {
     }
     watch::writable(args.out.parent())?;
     let state = args.keeping.beside(&args.out);
-    let scores = keeping::learn(&run, &state, &mut watch)?.scores;
+    let scores = match &args.extend {
+        None => keeping::learn(&run, &state, &mut watch)?.scores,
+        Some(earlier) => {
+            let learning = run.extend(&StateFile::new(earlier), &mut watch)?;
+            watch.finish();
+            learning.scores
+        }
+    };
     watch::warn_of_starved(&scores);
     scores.save(&args.out)?;
-    state.remove()?;
+    if args.extend.is_none() && !args.keep_state {
+        state.remove()?;
+    }
     note!("wrote {}", args.out.display());
     Ok(())
 }

@@ -34,8 +34,14 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let jury = args.judging.jury(&run, args.learning.length(), &mut watch)?;
 
     let state = args.keeping.beside(&args.out.join("scores.json"));
-    let learning = keeping::learn(&run, &state, &mut watch)?;
-    let mut scores = learning.scores.clone();
+    let (mut scores, learning) = if let Some(path) = &args.scores {
+        let scores = Scores::load(path)?;
+        run.verify(&scores, &mut watch)?;
+        (scores, None)
+    } else {
+        let learning = keeping::learn(&run, &state, &mut watch)?;
+        (learning.scores.clone(), Some(learning))
+    };
     watch::warn_of_starved(&scores);
     scores.save(args.out.join("scores.json"))?;
     scores = args.constraints.scores(scores)?;
@@ -50,7 +56,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         let seconds = solving.elapsed().as_secs_f64();
         say!("{}\n{}\n", headline(budget, &refined.plan, seconds), refinement::account(&refined));
         say!("{}", report::grid(&refined.plan));
-        if args.bootstrap > 0 {
+        if let (Some(learning), true) = (&learning, args.bootstrap > 0) {
             let own = args.constraints.problem(&learning.scores, budget)?;
             let planned = learning.scores.solve(&own, &args.budgets.limits())?;
             let stability = learning.stability(&own, &planned, args.bootstrap)?;

@@ -17,16 +17,21 @@ fn fable() -> PathBuf {
 /// A short learning run that saves its state as often as it can, on a few lines of `text`, which is
 /// made if it is not there.
 fn learn(text: &Path, out: &Path, rounds: usize) -> Command {
+    learn_of("2,4", text, out, rounds)
+}
+
+/// The same with other candidates.
+fn learn_of(candidates: &str, text: &Path, out: &Path, rounds: usize) -> Command {
     if !text.exists() {
         let whole = fs::read_to_string(fable().join("calibration.txt")).expect("reads");
         fs::write(text, whole.lines().take(30).collect::<Vec<_>>().join("\n")).expect("writes");
     }
     let mut command = Command::new(env!("CARGO_BIN_EXE_gamma"));
-    let brief = "learn --sequences 6 --length 32 --group-size 64 --steps 2 --candidates 2,4 \
+    let brief = "learn --sequences 6 --length 32 --group-size 64 --steps 2 \
                  --quantizer rtn --save-every 0";
     command
         .args(brief.split_whitespace())
-        .args(["--rounds", &rounds.to_string()])
+        .args(["--rounds", &rounds.to_string(), "--candidates", candidates])
         .arg("--model")
         .arg(fable())
         .arg("--calibration")
@@ -134,4 +139,23 @@ fn ctrl_c_saves_the_state_and_only_the_same_run_goes_on_from_it() {
     assert!(success && files(&folder) == ["scores.json"], "{said}");
     let (success, said) = ending(learn(&text, &out, ROUNDS).arg("--resume").spawn().expect("starts"));
     assert!(!success && said.contains("no interrupted run"), "{said}");
+}
+
+#[test]
+fn candidates_are_added_to_the_state_that_was_kept() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let (text, out, more) = (scratch.path().join("text"), scratch.path().join("a"), scratch.path().join("b"));
+    let (success, said) = ending(learn(&text, &out, 1).arg("--keep-state").spawn().expect("starts"));
+    assert!(success, "{said}");
+    let state = scratch.path().join("a.state");
+    let extend = |candidates: &str| {
+        ending(learn_of(candidates, &text, &more, 1).arg("--extend").arg(&state).spawn().expect("starts"))
+    };
+    let (success, said) = extend("2,3,4");
+    assert!(success && said.contains("going on after step"), "{said}");
+    let scores = fs::read_to_string(&more).expect("written");
+    assert!(scores.contains("int3:") && scores.contains("extended from"), "{scores}");
+    let (success, said) = extend("3,4");
+    assert!(!success && said.contains("formats: `"), "{said}");
+    assert_eq!(files(scratch.path()), ["a", "a.state", "b", "text"]);
 }

@@ -118,6 +118,11 @@ fn go<N: Network>(
         }
         learner.rest(round + 1, 0, &[], progress)?;
     }
+    learned(learner)
+}
+
+/// What is known at the end.
+pub(crate) fn learned<E: std::error::Error>(learner: Learner<'_>) -> Result<Learned, LearnError<E>> {
     let (losses, contexts) = learner.tables()?;
     let competitors: Vec<Competitor> = learner.blocks.into_iter().flatten().collect();
     Ok(Learned {

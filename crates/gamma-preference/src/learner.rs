@@ -19,8 +19,8 @@ use crate::{
 };
 
 /// Random streams for draws that belong to a whole round, or to all steps of a block.
-const NOT_A_BLOCK: usize = (1 << 24) - 1;
-const NOT_A_STEP: usize = (1 << 24) - 1;
+pub(crate) const NOT_A_BLOCK: usize = (1 << 24) - 1;
+pub(crate) const NOT_A_STEP: usize = (1 << 24) - 1;
 
 /// A step that runs through the whole network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -367,7 +367,7 @@ impl<'a> Learner<'a> {
 }
 
 /// The costs of a table, with candidates in the order of the network instead of by size.
-fn in_order(blocks: &[Vec<Competitor>], table: &ScoreTable) -> Vec<Vec<f64>> {
+pub(crate) fn in_order(blocks: &[Vec<Competitor>], table: &ScoreTable) -> Vec<Vec<f64>> {
     let costs = |(module, scores): (&Competitor, &gamma_core::ModuleScores)| {
         let cost = |candidate: &crate::Candidate| {
             let own = scores.options.iter().find(|option| option.format == candidate.format);

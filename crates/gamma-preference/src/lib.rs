@@ -66,6 +66,7 @@ mod adam;
 mod choices;
 mod divergence;
 mod error;
+mod extend;
 mod fisher;
 mod fit;
 mod learn;
@@ -88,6 +89,7 @@ mod teacher;
 mod through;
 
 pub use error::LearnError;
+pub use extend::extend;
 pub use learn::{Learned, learn, resume};
 pub use network::{Aside, Bank, Block, Candidate, Competitor, Head, Network, Tap};
 pub use objective::{Normaliser, Objective, Reading};

@@ -60,6 +60,9 @@ pub enum StateError {
         /// What the bytes say.
         found: u8,
     },
+    /// A state from the midst of a run, where one from its end is wanted.
+    #[error("the learning run has not ended: first let it")]
+    Unfinished,
     /// A state of other modules, data or settings.
     #[error("the state is not one of this learning run: {0} differ")]
     Other(&'static str),
@@ -86,6 +89,33 @@ impl State {
             [found, ..] => Err(StateError::Layout { expected: LAYOUT, found: *found }),
             [] => Err(StateError::Damaged),
         }
+    }
+
+    /// The same for modules that have more candidates now, as many as `now` has numbers: `known` gives the
+    /// present numbers of those that there were.
+    pub(crate) fn widened(self, known: &[Vec<usize>], now: &[Vec<f64>]) -> Result<Self, StateError> {
+        let Self(mut state) = self;
+        let fits = state.logits.len() == known.len()
+            && known.len() == now.len()
+            && state.seen.modules.len() == known.len()
+            && (state.logits.iter().zip(known).zip(now)).all(|((then, known), now)| {
+                then.len() == known.len() && known.iter().all(|&k| k < now.len())
+            })
+            && (state.seen.modules.iter().zip(known))
+                .all(|(seen, known)| seen.iter().all(|seen| seen.candidate < known.len()));
+        if !fits {
+            return Err(StateError::Other("modules or candidates"));
+        }
+        for (seen, known) in state.seen.modules.iter_mut().zip(known) {
+            for seen in seen {
+                seen.candidate = known[seen.candidate];
+            }
+        }
+        // Where budgets are drawn the costs are all the preference there is, and they are found anew.
+        state.logits = now.to_vec();
+        state.adam = Adam::new(0.0, now);
+        (state.shapes, state.costs) = (Vec::new(), Vec::new());
+        Ok(Self(state))
     }
 
     /// Steps done, over all rounds and blocks.
@@ -223,4 +253,4 @@ impl Learner<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

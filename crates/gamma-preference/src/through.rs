@@ -29,7 +29,22 @@ pub(crate) fn round<N: Network>(
     progress: &mut dyn Progress,
 ) -> Result<(), LearnError<N::Error>> {
     let passes = learner.passes(round, inputs.len());
-    let mut done = learner.resumed.units(round);
+    let done = learner.resumed.units(round);
+    walk(learner, network, inputs, round, (&passes, done), fisher, weights, progress)
+}
+
+/// All `passes` of a round from the one numbered `done` on.
+#[expect(clippy::too_many_arguments, reason = "those of a round, and its passes")]
+pub(crate) fn walk<N: Network>(
+    learner: &mut Learner<'_>,
+    network: &mut N,
+    inputs: &[Tensor<3>],
+    round: usize,
+    (passes, mut done): (&[Pass], usize),
+    fisher: &[Tensor<3>],
+    weights: Weights,
+    progress: &mut dyn Progress,
+) -> Result<(), LearnError<N::Error>> {
     for group in passes[done..].chunks(learner.settings.steps) {
         let forward = Forward::run(network, learner, round, group, inputs, fisher, weights)?;
         let Found { total, slopes } =
@@ -41,7 +56,7 @@ pub(crate) fn round<N: Network>(
         }
         done += group.len();
         if done < passes.len() {
-            learner.rest(round, done, &passes, progress)?;
+            learner.rest(round, done, passes, progress)?;
         }
     }
     Ok(())

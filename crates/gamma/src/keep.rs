@@ -104,12 +104,22 @@ impl StateFile {
         if self.found == Found::Replace {
             return Ok(None);
         }
+        let Some((then, state)) = self.open()? else {
+            let path = self.path.clone();
+            return if self.found == Found::Require { Err(Error::NoState { path }) } else { Ok(None) };
+        };
+        let differences = then.differences(origin);
+        if differences.is_empty() {
+            return Ok(Some(state));
+        }
+        Err(Error::OtherRun { path: self.path.clone(), differences })
+    }
+
+    /// What the file holds, if it is there, and where that came from.
+    pub(crate) fn open(&self) -> Result<Option<(Origin, State)>, Error> {
         let bytes = match fs::read(&self.path) {
             Ok(bytes) => bytes,
-            Err(source) if source.kind() == ErrorKind::NotFound => {
-                let path = self.path.clone();
-                return if self.found == Found::Require { Err(Error::NoState { path }) } else { Ok(None) };
-            }
+            Err(source) if source.kind() == ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(Error::Read { path: self.path.clone(), source }),
         };
         let damaged = |what| Error::State { path: self.path.clone(), what };
@@ -120,15 +130,12 @@ impl StateFile {
         if header.format != FORMAT {
             return Err(damaged("it is of another format or version"));
         }
-        let differences = header.origin.differences(origin);
-        if !differences.is_empty() {
-            return Err(Error::OtherRun { path: self.path.clone(), differences });
-        }
         let state = &bytes[end + 1..];
         if header.state != digest(state) {
             return Err(damaged("its content is not what its first line promises"));
         }
-        State::from_bytes(state).map(Some).map_err(|_| damaged("its content cannot be read"))
+        let state = State::from_bytes(state).map_err(|_| damaged("its content cannot be read"))?;
+        Ok(Some((header.origin, state)))
     }
 
     fn write(&self, origin: &Origin, state: &State) -> Result<(), Error> {
@@ -161,7 +168,7 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    fn differences(&self, now: &Self) -> Vec<Difference> {
+    pub(crate) fn differences(&self, now: &Self) -> Vec<Difference> {
         let mut found = self.provenance.differences(&now.provenance);
         found.extend(Difference::between("device", Some(&self.device), Some(&now.device)));
         found

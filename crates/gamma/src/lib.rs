@@ -86,6 +86,7 @@ mod progress;
 mod proxies;
 mod refine;
 pub mod report;
+mod reuse;
 mod run;
 mod scores;
 mod spill;

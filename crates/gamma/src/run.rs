@@ -22,7 +22,7 @@ use crate::{
     bank::{CandidateBank, Method},
     filed::Room,
     judge::{Jury, Protocol},
-    keep::{Keeper, Origin},
+    keep::Keeper,
     network::BankedDecoder,
 };
 
@@ -218,10 +218,8 @@ impl Run {
     /// # Errors
     /// As [`learn`](Self::learn); [`Error::OtherRun`] says in what the run that left the state differs.
     pub fn learn_kept(&self, file: &StateFile, progress: &mut dyn Progress) -> Result<Learning, Error> {
-        let sequences = self.sequences(progress)?;
-        let settings = &self.learning;
-        let provenance = self.provenance(sequences, &learner(settings), settings.named());
-        let origin = Origin { provenance, device: format!("{:?}", self.decoder.device()) };
+        let origin = self.origin(progress)?;
+        let (sequences, settings) = (self.sequences(progress)?, &self.learning);
         // A state of another run is refused before the long work.
         let state = file.read(&origin)?;
         let room = self.room()?;
@@ -241,7 +239,7 @@ impl Run {
     }
 
     /// What was learned as scores.
-    fn scored(
+    pub(crate) fn scored(
         &self,
         learned: Learned,
         bank: &CandidateBank,
@@ -293,7 +291,11 @@ impl Run {
         self.fill_within(&self.room()?, progress)
     }
 
-    fn fill_within(&self, room: &Room, progress: &mut dyn Progress) -> Result<CandidateBank, Error> {
+    pub(crate) fn fill_within(
+        &self,
+        room: &Room,
+        progress: &mut dyn Progress,
+    ) -> Result<CandidateBank, Error> {
         // A quantizer that needs no data must not ask for any.
         let sequences =
             if self.method.needs() == CalibrationNeeds::Nothing { &[] } else { self.sequences(progress)? };
@@ -562,7 +564,7 @@ impl Run {
 }
 
 /// How scores are learned, in words.
-fn learner(settings: &Settings) -> String {
+pub(crate) fn learner(settings: &Settings) -> String {
     settings.to_string()
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use gamma::{
     Builder, Calibration, Error, Event, Found, Gamma, GroupSize, Objective, Quiet, Reading, Rtn, Settings,
-    StateFile,
+    StateFile, Variants,
 };
 
 fn fable() -> PathBuf {
@@ -129,4 +129,49 @@ fn damaged_and_missing_states_are_refused_and_can_be_replaced() {
         learn(&state.clone().found(Found::Replace)).expect("begins anew").scores,
         builder(&model).build().expect("valid").learn(&mut Quiet).expect("learns")
     );
+}
+
+#[test]
+fn scores_are_used_again_only_for_exactly_the_run_they_came_from() {
+    let scores = builder(&fable()).build().expect("valid").learn(&mut Quiet).expect("learns");
+    let verify = |builder: Builder| builder.build().expect("valid").verify(&scores, &mut Quiet);
+    verify(builder(&fable())).expect("the same run");
+    for (other, expected) in [
+        (builder(&fable()).batch(3), "; batch: `2` then, `3` now"),
+        (builder(&fable()).candidates([2, 5]), "; formats: `"),
+    ] {
+        let error = verify(other).expect_err("another run");
+        assert!(
+            matches!(error, Error::OtherScores { .. }) && error.to_string().contains(expected),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn candidates_that_are_added_are_scored_without_scoring_the_others_again() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let (state, model) = (state_in(scratch.path()), fable());
+    let group = |size| GroupSize::new(size).expect("valid");
+    let first = builder(&model).build().expect("valid").learn_kept(&state, &mut Quiet).expect("learns");
+    let extend = |builder: Builder| builder.build().expect("valid").extend(&state, &mut Quiet);
+    let finer = Variants::new([Rtn::asymmetric(group(64)), Rtn::asymmetric(group(32))]);
+    for (builder, options) in
+        [(builder(&model).candidates([2, 3, 4]), 3), (builder(&model).quantizer(finer), 4)]
+    {
+        let extended = extend(builder).expect("extends");
+        let (before, after) = (&first.learned.observations, &extended.learned.observations);
+        assert_eq!(after.contexts[..before.contexts.len()], before.contexts);
+        assert!(extended.scores.table.modules().iter().all(|module| module.options.len() == options));
+        assert!(extended.scores.provenance.named.contains_key("extended from"));
+    }
+    let settings = Settings { seed: 7, ..brief(Reading::Through { hidden: 0.0, divergence: 1.0 }) };
+    for (builder, expected) in [
+        (builder(&model).candidates([2, 3]), "; formats: `"),
+        (builder(&model).candidates([2, 3, 4]).learning(settings), "another run; seed: `0` then, `7` now"),
+        (builder(&model).candidates([2, 3, 4]).quantizer(Rtn::asymmetric(group(32))), "; quantizer: `"),
+    ] {
+        let error = extend(builder).expect_err("refused").to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }

@@ -22,7 +22,7 @@ fn random<const D: usize>(shape: [usize; D], seed: u64, size: f32) -> Tensor<D> 
 
 /// `x + silu(x Wᵀ)`, and a head that takes the stream for logits.
 #[derive(Clone)]
-struct Layer;
+pub(crate) struct Layer;
 
 impl Block for Layer {
     fn forward_tapped(&self, weights: &[Tensor<2>], hidden: Tensor<3>, tap: Tap<'_>) -> Tensor<3> {
@@ -38,10 +38,10 @@ impl Head for Layer {
 }
 
 /// Blocks of one module each.
-struct Stack(Vec<Vec<Competitor>>);
+pub(crate) struct Stack(Vec<Vec<Competitor>>);
 
 impl Stack {
-    fn new(widths: &[BitWidth]) -> Self {
+    pub(crate) fn new(widths: &[BitWidth]) -> Self {
         let candidate = |&bits: &BitWidth| {
             let format = Format::symmetric(bits, GroupSize::G128);
             Candidate { stored_bits: format.stored_bits([WIDTH; 2]).expect("an integer format"), format }
@@ -80,25 +80,25 @@ impl Network for Stack {
 
 const WIDTHS: [BitWidth; 3] = [BitWidth::B2, BitWidth::B3, BitWidth::B4];
 
-fn inputs() -> Vec<Tensor<3>> {
+pub(crate) fn inputs() -> Vec<Tensor<3>> {
     (0..4).map(|batch| random([2, 7, WIDTH], 50 + batch, 1.0)).collect()
 }
 
-fn settings(reading: Reading, pressure: Pressure, sampling: Sampling) -> Settings {
+pub(crate) fn settings(reading: Reading, pressure: Pressure, sampling: Sampling) -> Settings {
     let objective = Objective { reading, normaliser: Normaliser::Output };
     Settings { objective, pressure, sampling, rounds: 3, steps: 4, survey_draws: 3, ..Settings::default() }
 }
 
 /// Stops at the `stop`-th place where it can, and keeps the bytes of the state there.
-struct StopAt {
+pub(crate) struct StopAt {
     stop: usize,
-    rests: usize,
+    pub(crate) rests: usize,
     steps: usize,
-    kept: Option<Vec<u8>>,
+    pub(crate) kept: Option<Vec<u8>>,
 }
 
 impl StopAt {
-    fn new(stop: usize) -> Self {
+    pub(crate) fn new(stop: usize) -> Self {
         Self { stop, rests: 0, steps: 0, kept: None }
     }
 }
@@ -149,7 +149,7 @@ fn check(settings: &Settings) -> usize {
     watch.rests
 }
 
-const DRAWN: Pressure = Pressure::DrawnBudgets { from: 2.1, to: 3.5 };
+pub(crate) const DRAWN: Pressure = Pressure::DrawnBudgets { from: 2.1, to: 3.5 };
 const HELD: Pressure = Pressure::AugmentedLagrangian { target: 2.7, rho: 1.0 };
 
 #[test]
