@@ -103,6 +103,15 @@ impl CustomWeight {
         }
     }
 
+    /// How these bytes are decoded; `None` for a matrix of values.
+    #[must_use]
+    pub fn decode(&self) -> Option<Decode> {
+        match &self.content {
+            Content::Values(_) => None,
+            Content::Bytes { decode, .. } => Some(*decode),
+        }
+    }
+
     fn shape(&self) -> [usize; 2] {
         match &self.content {
             Content::Values(values) => [values.nrows(), values.ncols()],

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use gamma_core::{BitWidth, GroupSize, ModuleName};
-use gamma_quant::{IntWeight, QuantizedWeight};
+use gamma_core::{BitWidth, Format, GroupSize, ModuleName};
+use gamma_quant::{CustomWeight, Decode, IntWeight, QuantizedWeight};
 use half::f16;
 
 use crate::{
@@ -29,29 +29,36 @@ pub(crate) enum Kept {
     Filed(Arc<Filed>),
 }
 
-/// An integer weight in a file: codes, scales and zero points, one after the other.
+/// A packed weight in a file.
 #[derive(Debug)]
 pub(crate) struct Filed {
     spill: Arc<Spill>,
     place: Place,
     shape: [usize; 2],
-    grid: (BitWidth, GroupSize),
-    /// Bytes of codes and of scales.
-    codes: usize,
-    scales: usize,
-    symmetric: bool,
+    kind: Kind,
     stored_bits: u64,
 }
 
+/// What its bytes are.
+#[derive(Debug)]
+enum Kind {
+    /// Codes, scales and zero points, one after the other; the lengths of the first two in bytes.
+    Int { grid: (BitWidth, GroupSize), codes: usize, scales: usize, symmetric: bool },
+    /// Bytes that their quantizer decodes.
+    Encoded { format: Format, decode: Decode },
+}
+
 impl Kept {
-    /// Keeps `weight` where there is room, `held` bytes being taken already. Weights that are not
-    /// integers stay in memory: only their quantizer knows how they decode.
+    /// Keeps `weight` where there is room, `held` bytes being taken already. Weights that are mere
+    /// values, without bytes of their own, stay in memory.
     pub(crate) fn new(weight: QuantizedWeight, held: u64, room: &Room) -> Result<Self, Error> {
-        let fits = held + weight.stored_bits() / 8 <= room.packed;
-        match (&room.spill, weight.as_int()) {
-            (Some(spill), Some(weight)) if !fits => Filed::new(weight, spill).map(Arc::new).map(Self::Filed),
-            _ => Ok(Self::Here(Arc::new(weight))),
+        if held + weight.stored_bits() / 8 > room.packed
+            && let Some(spill) = &room.spill
+            && let Some(filed) = Filed::new(&weight, spill)?
+        {
+            return Ok(Self::Filed(Arc::new(filed)));
         }
+        Ok(Self::Here(Arc::new(weight)))
     }
 
     /// Bytes in memory.
@@ -73,34 +80,44 @@ impl Kept {
     pub(crate) fn weight(&self, module: &ModuleName) -> Result<Arc<QuantizedWeight>, Error> {
         match self {
             Self::Here(weight) => Ok(Arc::clone(weight)),
-            Self::Filed(filed) => Ok(Arc::new(filed.read(module)?.into())),
+            Self::Filed(filed) => Ok(Arc::new(filed.read(module)?)),
         }
     }
 }
 
 impl Filed {
-    fn new(weight: &IntWeight, spill: &Arc<Spill>) -> Result<Self, Error> {
-        let scales: Vec<u8> = weight.scales().iter().flat_map(|scale| scale.to_le_bytes()).collect();
-        let zeros = weight.zeros().unwrap_or_default();
-        Ok(Self {
-            place: spill.write(&[weight.codes(), &scales, zeros])?,
-            spill: Arc::clone(spill),
-            shape: weight.shape(),
-            grid: (weight.bits(), weight.group()),
-            codes: weight.codes().len(),
-            scales: scales.len(),
-            symmetric: weight.zeros().is_none(),
-            stored_bits: weight.stored_bits(),
-        })
+    /// `None` for a weight that has no bytes.
+    fn new(weight: &QuantizedWeight, spill: &Arc<Spill>) -> Result<Option<Self>, Error> {
+        let (place, kind) = match weight {
+            QuantizedWeight::Int(weight) => {
+                let scales: Vec<u8> = weight.scales().iter().flat_map(|scale| scale.to_le_bytes()).collect();
+                let place = spill.write(&[weight.codes(), &scales, weight.zeros().unwrap_or_default()])?;
+                let (grid, symmetric) = ((weight.bits(), weight.group()), weight.zeros().is_none());
+                (place, Kind::Int { grid, codes: weight.codes().len(), scales: scales.len(), symmetric })
+            }
+            QuantizedWeight::Custom(weight) => {
+                let (Some(bytes), Some(decode)) = (weight.bytes(), weight.decode()) else { return Ok(None) };
+                (spill.write(&[bytes])?, Kind::Encoded { format: weight.format().clone(), decode })
+            }
+        };
+        let (shape, stored_bits) = (weight.shape(), weight.stored_bits());
+        Ok(Some(Self { spill: Arc::clone(spill), place, shape, kind, stored_bits }))
     }
 
-    fn read(&self, module: &ModuleName) -> Result<IntWeight, Error> {
-        let mut codes = self.spill.read(self.place)?;
-        let zeros = codes.split_off(self.codes + self.scales);
-        let scales = codes.split_off(self.codes);
-        let scales = scales.as_chunks().0.iter().map(|&scale| f16::from_le_bytes(scale)).collect();
-        let zeros = (!self.symmetric).then_some(zeros);
-        Ok(IntWeight::from_packed(module, self.shape, self.grid, codes, scales, zeros)?)
+    fn read(&self, module: &ModuleName) -> Result<QuantizedWeight, Error> {
+        let mut bytes = self.spill.read(self.place)?;
+        match &self.kind {
+            Kind::Encoded { format, decode } => {
+                Ok(CustomWeight::encoded(module, format.clone(), self.shape, bytes, *decode)?.into())
+            }
+            &Kind::Int { grid, codes, scales, symmetric } => {
+                let zeros = bytes.split_off(codes + scales);
+                let scales = bytes.split_off(codes);
+                let scales = scales.as_chunks().0.iter().map(|&scale| f16::from_le_bytes(scale)).collect();
+                let zeros = (!symmetric).then_some(zeros);
+                Ok(IntWeight::from_packed(module, self.shape, grid, bytes, scales, zeros)?.into())
+            }
+        }
     }
 }
 
@@ -138,7 +155,18 @@ mod tests {
                 all.push((made, kept));
             }
         }
-        assert_eq!(all.iter().filter(|(_, kept)| matches!(kept, Kept::Here(_))).count(), 1);
+        let format = Format::Custom { bits: BitWidth::B8, name: "bytes".into() };
+        let decode: Decode = |bytes, values| {
+            values.iter_mut().zip(bytes).for_each(|(value, &byte)| *value = f32::from(byte));
+        };
+        let made = CustomWeight::encoded(&name, format.clone(), [2, 3], vec![1, 2, 3, 4, 5, 6], decode);
+        let made: QuantizedWeight = made.expect("a matrix").into();
+        let room = Room { spill: Some(Arc::clone(&spill)), packed: 0, hidden: 0 };
+        all.push((made.clone(), Kept::new(made, 0, &room).expect("kept")));
+        // Values without bytes have nowhere to go.
+        let made: QuantizedWeight = CustomWeight::new(&name, format, values, 9).expect("finite").into();
+        all.push((made.clone(), Kept::new(made, 0, &room).expect("kept")));
+        assert_eq!(all.iter().filter(|(_, kept)| matches!(kept, Kept::Here(_))).count(), 2);
         assert!(spill.size() > 0);
         for (made, kept) in &all {
             assert_eq!(*kept.weight(&name).expect("reads"), *made);
