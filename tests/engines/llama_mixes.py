@@ -83,10 +83,13 @@ def main():
     options = sys.argv[6:]
     scratch.mkdir(parents=True, exist_ok=True)
     full, matrix, scores = scratch / "full.gguf", scratch / "imatrix.gguf", scratch / "scores.json"
-    data = ["--model", model, "--calibration", calibration, *options]
+    data = ["--model", model, "--calibration", calibration]
+    # What says which text it is concerns the export as well.
+    for flag, value in zip(options, options[1:]):
+        data += [flag, value] if flag in ("--sequences", "--length", "--seed") else []
     if not scores.exists():
         run(gamma, "export", "--target", "gguf", "--out", full, "--overwrite", "--imatrix", matrix, *data)
-        run(gamma, "learn", "--quantizer", "ggml", "--out", scores, *data)
+        run(gamma, "learn", "--quantizer", "ggml", "--out", scores, *data[:4], *options)
     weighted = importance(matrix)
     tokenizer = Llama(model_path=str(full), vocab_only=True, verbose=False)
     tokens = tokenizer.tokenize(evaluation.read_bytes(), add_bos=False)
