@@ -70,6 +70,10 @@ fn check(
                     seen.insert(path.clone());
                     wrong.extend(check(root, known, inner, &path, seen));
                 }
+                // Keys that are names.
+                None if schema.get("additionalProperties").is_some() => {
+                    wrong.extend(check(root, &schema["additionalProperties"], inner, &path, seen));
+                }
                 None => wrong.push(format!("{path}: unknown")),
             }
         }
