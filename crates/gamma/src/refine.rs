@@ -148,7 +148,7 @@ impl Run {
             }
             recentred = Some(found);
         }
-        if *refined != *planned {
+        if refined.choices() != planned.choices() {
             plans.push(("refined".to_owned(), refined));
         }
         let uniform = self.widest_uniform(&scores, problem)?;
