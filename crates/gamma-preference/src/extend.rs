@@ -55,7 +55,7 @@ pub fn extend<N: Network>(
         _ => Vec::new(),
     };
     see_shapes(&mut learner, network, inputs)?;
-    learner.costs = in_order(&learner.blocks, &learner.tables()?.0);
+    learner.costs = in_order(&learner.blocks, &learner.table()?);
     let passes = visits(&mut learner, known, inputs.len());
     learner.expect_steps(learner.done + passes.len() * learner.blocks.len());
     let weights = through::Weights { hidden, divergence };

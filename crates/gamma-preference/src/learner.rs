@@ -12,8 +12,8 @@ use crate::{
     choices::{Draw, Shares, balanced, draw, softmax, stream},
     observe::Estimate,
     price::{Multiplier, Widths},
-    reconstruction::mixed,
-    scores::{floored, loss_tables},
+    reconstruction::{Scale, Target, mixed},
+    scores::{floored, loss_table, loss_tables},
     shape::energies,
     state::Resumed,
 };
@@ -282,6 +282,25 @@ impl<'a> Learner<'a> {
         if progress.step(&report).is_break() { Err(LearnError::Interrupted) } else { Ok(()) }
     }
 
+    /// What `block` should answer to each of the full-precision states before it, and how errors are
+    /// measured there. In the survey the shapes of its modules are taken note of.
+    pub(crate) fn targets<B: Block>(
+        &mut self,
+        (round, block): (usize, usize),
+        bank: &Bank<B>,
+        hidden: &[Tensor<3>],
+        fisher: &[Tensor<3>],
+    ) -> (Vec<Target>, Scale) {
+        if round == 0 {
+            self.see_shapes(block, bank, hidden);
+        }
+        let target = |h: &Tensor<3>| Target::new(bank.block.forward(&bank.originals, h.clone()));
+        let targets: Vec<Target> = hidden.iter().map(target).collect();
+        let normaliser = self.settings.objective.normaliser;
+        let scale = Scale::new(normaliser, hidden.iter().zip(&targets), fisher.get(block));
+        (targets, scale)
+    }
+
     /// Takes note of the errors of the outputs of a block's modules, as [`energies`] gives them.
     pub(crate) fn see_shapes<B: Block>(&mut self, block: usize, bank: &Bank<B>, hidden: &[Tensor<3>]) {
         if !self.settings.pooled {
@@ -305,8 +324,7 @@ impl<'a> Learner<'a> {
             self.shapes.iter_mut().for_each(|shapes| *shapes = floored(shapes.iter().copied()));
         }
         let Pressure::AugmentedLagrangian { target, rho } = self.settings.pressure else {
-            let (table, _) = self.tables()?;
-            self.costs = in_order(&self.blocks, &table);
+            self.costs = in_order(&self.blocks, &self.table()?);
             return Ok(());
         };
         match &mut self.multiplier {
@@ -320,6 +338,12 @@ impl<'a> Learner<'a> {
     }
 
     /// The costs by all that was seen so far.
+    pub(crate) fn table(&self) -> Result<ScoreTable, ScoreTableError> {
+        let competitors: Vec<&Competitor> = self.blocks.iter().flatten().collect();
+        loss_table(&competitors, &self.seen, &self.shapes, None)
+    }
+
+    /// The same, and the costs at every level of loss.
     pub(crate) fn tables(&self) -> Result<(ScoreTable, Vec<gamma_core::Context>), ScoreTableError> {
         let competitors: Vec<&Competitor> = self.blocks.iter().flatten().collect();
         loss_tables(&competitors, &self.seen, &self.shapes, None)

@@ -6,7 +6,7 @@ use crate::{
     Block, LearnError, Network, Progress,
     learn::load,
     learner::{Learner, choices, not_finite_in},
-    reconstruction::{Scale, Slopes, Target, contract},
+    reconstruction::{Slopes, Target, contract},
 };
 
 /// One round: each block is loaded once and takes all passes; the student's part of its input is
@@ -30,13 +30,7 @@ pub(crate) fn round<N: Network>(
     let mut slopes: Vec<Vec<Vec<f64>>> = vec![Vec::new(); passes.len()];
     for block in 0..learner.blocks.len() {
         let bank = load(network, block)?;
-        if round == 0 {
-            learner.see_shapes(block, &bank, &teacher);
-        }
-        let targets: Vec<Target> =
-            teacher.iter().map(|h| Target::new(bank.block.forward(&bank.originals, h.clone()))).collect();
-        let normaliser = learner.settings.objective.normaliser;
-        let scale = Scale::new(normaliser, teacher.iter().zip(&targets), fisher.get(block));
+        let (targets, scale) = learner.targets((round, block), &bank, &teacher, fisher);
         learner.losses[block] = 0.0;
         for (index, pass) in passes.iter().enumerate() {
             let number = batches.binary_search(&pass.batch).expect("made of these passes");

@@ -30,8 +30,21 @@ impl Learned {
     }
 }
 
-/// Costs over all steps, and at every level of loss that they reach; without `shapes` the mere means
-/// of what was measured.
+/// Costs over all steps; without `shapes` the mere means of what was measured.
+pub(crate) fn loss_table(
+    competitors: &[&Competitor],
+    seen: &Observations,
+    shapes: &[Vec<f64>],
+    counts: Option<&[f64]>,
+) -> Result<ScoreTable, ScoreTableError> {
+    if shapes.is_empty() {
+        return mean_table(competitors, seen, counts);
+    }
+    table(competitors, Fitting::new(competitors, seen).costs(shapes, counts, false))
+}
+
+/// Costs over all steps, and at every level of loss that they reach, of which there are none without
+/// `shapes`.
 pub(crate) fn loss_tables(
     competitors: &[&Competitor],
     seen: &Observations,
@@ -41,18 +54,49 @@ pub(crate) fn loss_tables(
     if shapes.is_empty() {
         return Ok((mean_table(competitors, seen, counts)?, Vec::new()));
     }
-    let kinds = kinds(competitors);
-    // Of a module that no token went to, such as an expert, nothing was measured: its zeros say nothing
-    // about what modules have in common.
-    let reached = |&module: &usize| seen.modules[module].iter().any(|one| one.value.abs() > 0.0);
-    let reached: Vec<usize> = (0..competitors.len()).filter(reached).collect();
-    let fitted = |shapes: &[Vec<f64>], weights: Option<&[f64]>, shared: bool| {
+    let fitting = Fitting::new(competitors, seen);
+    let overall = fitting.costs(shapes, counts, false);
+    let base: Vec<Vec<f64>> = overall.iter().map(|own| floored(own.iter().map(|cost| cost.value))).collect();
+    let mut contexts: Vec<Context> = Vec::new();
+    // Where blocks learn apart, a step knows nothing of what all others lose.
+    let levels = if seen.whole() { levels(seen, counts) } else { Vec::new() };
+    for level in levels {
+        let costs = fitting.costs(&base, Some(&level.weights), true);
+        // Less loss takes more bits; a level that says otherwise is noise.
+        let found = placed(&level, table(competitors, costs)?);
+        let grows =
+            |context: &Context| contexts.last().is_none_or(|last| last.stored_bits < context.stored_bits);
+        contexts.extend(found.filter(grows));
+    }
+    Ok((table(competitors, overall)?, contexts))
+}
+
+/// What all fits to the same observations share.
+struct Fitting<'a> {
+    competitors: &'a [&'a Competitor],
+    seen: &'a Observations,
+    kinds: Vec<Vec<usize>>,
+    /// Of a module that no token went to, such as an expert, nothing was measured: its zeros say nothing
+    /// about what modules have in common. These are the others.
+    reached: Vec<usize>,
+}
+
+impl<'a> Fitting<'a> {
+    fn new(competitors: &'a [&'a Competitor], seen: &'a Observations) -> Self {
+        let reached = |&module: &usize| seen.modules[module].iter().any(|one| one.value.abs() > 0.0);
+        let reached = (0..competitors.len()).filter(reached).collect();
+        Self { competitors, seen, kinds: kinds(competitors), reached }
+    }
+
+    /// A cost for every candidate, non-increasing in stored bits; see [`fit`].
+    fn costs(&self, shapes: &[Vec<f64>], weights: Option<&[f64]>, shared: bool) -> Vec<Vec<Measured>> {
+        let Self { competitors, seen, kinds, reached } = self;
         let estimates = estimates(competitors, seen, weights);
         let found = fit(
             &Evidence {
-                shapes: &picked(shapes, &reached),
-                kinds: &picked(&kinds, &reached),
-                seen: &picked(&estimates, &reached),
+                shapes: &picked(shapes, reached),
+                kinds: &picked(kinds, reached),
+                seen: &picked(&estimates, reached),
             },
             shared,
         );
@@ -64,22 +108,8 @@ pub(crate) fn loss_tables(
             let weight = |estimate: &Option<Estimate>| estimate.map_or(0.0, |e| e.weight) + 1.0;
             repaired(module, &costs, &estimates.iter().map(weight).collect::<Vec<_>>())
         });
-        rows.collect::<Vec<_>>()
-    };
-    let overall = fitted(shapes, counts, false);
-    let base: Vec<Vec<f64>> = overall.iter().map(|own| floored(own.iter().map(|cost| cost.value))).collect();
-    let mut contexts: Vec<Context> = Vec::new();
-    // Where blocks learn apart, a step knows nothing of what all others lose.
-    let levels = if seen.whole() { levels(seen, counts) } else { Vec::new() };
-    for level in levels {
-        let costs = fitted(&base, Some(&level.weights), true);
-        // Less loss takes more bits; a level that says otherwise is noise.
-        let found = placed(&level, table(competitors, costs)?);
-        let grows =
-            |context: &Context| contexts.last().is_none_or(|last| last.stored_bits < context.stored_bits);
-        contexts.extend(found.filter(grows));
+        rows.collect()
     }
-    Ok((table(competitors, overall)?, contexts))
 }
 
 fn picked<T: Clone>(rows: &[T], numbers: &[usize]) -> Vec<T> {

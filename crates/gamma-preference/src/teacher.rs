@@ -28,13 +28,7 @@ pub(crate) fn round<N: Network>(
             hidden = hidden.iter().map(run).collect();
             continue;
         }
-        if round == 0 {
-            learner.see_shapes(block, &bank, &hidden);
-        }
-        let targets: Vec<Target> =
-            hidden.iter().map(|h| Target::new(bank.block.forward(&bank.originals, h.clone()))).collect();
-        let normaliser = learner.settings.objective.normaliser;
-        let scale = Scale::new(normaliser, hidden.iter().zip(&targets), fisher.get(block));
+        let (targets, scale) = learner.targets((round, block), &bank, &hidden, fisher);
         let calibration = Calibration { batches: &batches, inputs: &hidden, targets: &targets, scale };
         visit(learner, round, block, &bank, &calibration, progress)?;
         hidden = targets.iter().map(Target::output).collect();

@@ -108,13 +108,7 @@ impl<B: Block> Forward<B> {
         for block in 0..learner.blocks.len() {
             forward.last = None; // one bank in memory at a time
             let bank = load(network, block)?;
-            if round == 0 {
-                learner.see_shapes(block, &bank, &teacher);
-            }
-            let targets: Vec<Target> =
-                teacher.iter().map(|h| Target::new(bank.block.forward(&bank.originals, h.clone()))).collect();
-            let normaliser = learner.settings.objective.normaliser;
-            let scale = Scale::new(normaliser, teacher.iter().zip(&targets), fisher.get(block));
+            let (targets, scale) = learner.targets((round, block), &bank, &teacher, fisher);
             let aside = |state: &Tensor<3>| network.set_aside(state.clone());
             let kept = forward.student.iter().map(aside).collect::<Result<_, _>>();
             forward.inputs.push(kept.map_err(|source| LearnError::Load { block, source })?);
