@@ -121,7 +121,12 @@ fn learn(run: &Run, variant: &Variant, watch: &mut Watch) -> anyhow::Result<(Sco
 fn variants(args: &AblateArgs) -> anyhow::Result<Vec<Variant>> {
     let base = args.learning.settings()?;
     let lagrangian = Pressure::AugmentedLagrangian { target: args.logits_at, rho: 2.0 };
-    let samples = [(Sampling::Hard, "hard"), (Sampling::Soft, "soft"), (Sampling::Mean, "no noise")];
+    let samples = [
+        (Sampling::Hard, "hard"),
+        (Sampling::Soft, "soft"),
+        (Sampling::Mean, "no noise"),
+        (Sampling::Conditional, "conditional"),
+    ];
     let variant = |(objective, name): &(Objective, String), sampling: usize, source: ScoreSource| {
         let (sampling, drawn) = samples[sampling];
         let (pressure, scores) = match source {
@@ -137,10 +142,14 @@ fn variants(args: &AblateArgs) -> anyhow::Result<Vec<Variant>> {
     for objective in &objectives {
         for sampling in 0..samples.len() {
             for source in [ScoreSource::Losses, ScoreSource::Logits] {
-                let closed = objective.0.reading == Reading::PerModule;
+                let sampled = match objective.0.reading {
+                    Reading::PerModule => false,
+                    Reading::Through { .. } => samples[sampling].0 != Sampling::Conditional,
+                    _ => true,
+                };
                 let default = (sampling, source) == (0, ScoreSource::Losses);
                 let wanted = args.full || default || objective == ours || objective == papers;
-                if (wanted && !closed) || default {
+                if (wanted && sampled) || default {
                     variants.push(variant(objective, sampling, source));
                 }
             }

@@ -110,9 +110,9 @@ pub struct LearningArgs {
     /// Hold one budget by an augmented Lagrangian instead of drawing budgets
     #[arg(long, value_name = "BITS")]
     target: Option<f64>,
-    /// Mix candidates (the paper's relaxation) instead of running pure ones
-    #[arg(long)]
-    soft: bool,
+    /// How choices enter the forward pass
+    #[arg(long, value_enum, default_value_t = SamplingArg::Hard)]
+    sampling: SamplingArg,
     /// Passes over the blocks
     #[arg(long, default_value_t = Settings::default().rounds)]
     rounds: usize,
@@ -149,6 +149,19 @@ enum ReadingArg {
     PerModule,
     /// Full-precision hidden states that give way to half the student's over the rounds
     Mixed,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SamplingArg {
+    /// One candidate of each module, drawn
+    Hard,
+    /// Gumbel-softmax mixtures, the paper's relaxation
+    Soft,
+    /// The same mixtures without noise
+    Mean,
+    /// One candidate of each module, drawn, and every option in turn: no gradients, many forward passes;
+    /// not where the student runs through
+    Conditional,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -406,7 +419,12 @@ impl LearningArgs {
                 Some(target) => Pressure::AugmentedLagrangian { target, rho: 2.0 },
                 None => defaults.pressure,
             },
-            sampling: if self.soft { Sampling::Soft } else { Sampling::Hard },
+            sampling: match self.sampling {
+                SamplingArg::Hard => Sampling::Hard,
+                SamplingArg::Soft => Sampling::Soft,
+                SamplingArg::Mean => Sampling::Mean,
+                SamplingArg::Conditional => Sampling::Conditional,
+            },
             rounds: self.rounds,
             steps: self.steps,
             seed: self.text.seed,

@@ -7,7 +7,7 @@ use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Bank, Block, Competitor, Context, LearnError, Observations, Pressure, Progress, Settings, Step,
+    Bank, Block, Competitor, Context, LearnError, Observations, Pressure, Progress, Sampling, Settings, Step,
     adam::Adam,
     choices::{Draw, Shares, balanced, draw, softmax, stream},
     observe::Estimate,
@@ -216,7 +216,13 @@ impl<'a> Learner<'a> {
         let bits = self.widths.average(first, draws.iter().map(|draw| &draw.used));
         self.seen.contexts.push(Context { round, batch, bits, loss });
         for (module, (draw, slopes)) in (first..).zip(draws.iter().zip(slopes)) {
-            self.seen.add(module, context, &draw.used, slopes);
+            match self.settings.sampling {
+                // Every option had its turn.
+                Sampling::Conditional => {
+                    self.seen.add(module, context, &Shares::Mixed(vec![1.0; slopes.len()]), slopes);
+                }
+                _ => self.seen.add(module, context, &draw.used, slopes),
+            }
         }
         match self.settings.pressure {
             // The costs are all the preference there is.

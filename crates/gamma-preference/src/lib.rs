@@ -85,6 +85,7 @@ mod scores;
 mod settings;
 mod shape;
 mod state;
+mod switched;
 mod teacher;
 mod through;
 

@@ -16,6 +16,7 @@ pub(crate) struct Target {
 
 /// The loss of a batch and, for each module, `⟨G, Q_k - W⟩` for every candidate `k`, where `G` is
 /// the gradient of the loss in the module's weight.
+#[derive(Debug)]
 pub(crate) struct Slopes {
     pub(crate) loss: f64,
     pub(crate) slopes: Vec<Vec<f64>>,
@@ -104,18 +105,6 @@ fn mean_energy(sums: impl Iterator<Item = (f64, f64)>) -> f64 {
     (energy / f64::max(tokens, 1.0)).max(f64::MIN_POSITIVE)
 }
 
-/// Runs the block on `input` with the weights `W + Σ_k y_k (Q_k - W)` and compares with `target`:
-/// `R = E_t ‖f(h; W̃) - f(h; W)‖² / Z`, or as `scale` measures errors.
-pub(crate) fn slopes<B: Block>(
-    bank: &Bank<B>,
-    input: Tensor<3>,
-    target: &Target,
-    scale: &Scale,
-    choices: &[Shares],
-) -> Slopes {
-    contract(bank, choices, |weights| target.loss(bank.block.forward(weights, input), scale), |_| ())
-}
-
 /// Differentiates the loss that `run` makes of the mixed weights, and answers its value and slopes.
 ///
 /// Autodiff sees the mixed weights as leaves and never the candidates: `∂R/∂y_k = ⟨G, Q_k⟩`, so
@@ -171,14 +160,14 @@ fn mix(original: &Tensor<2>, differences: &Tensor<2>, choice: &Shares) -> Tensor
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use burn::tensor::{Device, activation::silu};
 
     use super::*;
     use crate::Tap;
 
     /// `x + silu(x W₁ᵀ) W₂ᵀ`.
-    struct Mlp;
+    pub(crate) struct Mlp;
 
     impl Block for Mlp {
         fn forward_tapped(&self, weights: &[Tensor<2>], hidden: Tensor<3>, tap: Tap<'_>) -> Tensor<3> {
@@ -190,7 +179,7 @@ mod tests {
     }
 
     /// `x Wᵀ`.
-    struct Linear;
+    pub(crate) struct Linear;
 
     impl Block for Linear {
         fn forward_tapped(&self, weights: &[Tensor<2>], hidden: Tensor<3>, tap: Tap<'_>) -> Tensor<3> {
@@ -207,7 +196,7 @@ mod tests {
         Tensor::from_data(TensorData::new(values, shape), &Device::flex())
     }
 
-    fn bank<B: Block>(block: B, shapes: &[[usize; 2]], candidates: usize) -> Bank<B> {
+    pub(crate) fn bank<B: Block>(block: B, shapes: &[[usize; 2]], candidates: usize) -> Bank<B> {
         let originals = (10..).zip(shapes).map(|(seed, &shape)| random(shape, seed)).collect();
         let differences =
             (20..).zip(shapes).map(|(seed, [o, i])| random([candidates, o * i], seed) * 0.3).collect();
@@ -219,11 +208,19 @@ mod tests {
         target.energy / target.tokens
     }
 
-    fn loss_and_slopes<B: Block>(bank: &Bank<B>, choices: &[Shares]) -> Slopes {
+    /// What `find` finds of the loss `R = E_t ‖f(h; W̃) - f(h; W)‖² / Z` on some input.
+    pub(crate) fn judged<B: Block, T>(
+        bank: &Bank<B>,
+        find: impl FnOnce(&dyn Fn(&[Tensor<2>]) -> Tensor<1>) -> T,
+    ) -> T {
         let input = random([2, 9, 6], 1);
         let target = Target::new(bank.block.forward(&bank.originals, input.clone()));
         let scale = Scale::Energy(energy(&target));
-        slopes(bank, input, &target, &scale, choices)
+        find(&|weights| target.loss(bank.block.forward(weights, input.clone()), &scale))
+    }
+
+    fn loss_and_slopes<B: Block>(bank: &Bank<B>, choices: &[Shares]) -> Slopes {
+        judged(bank, |run| contract(bank, choices, run, |_| ()))
     }
 
     #[test]

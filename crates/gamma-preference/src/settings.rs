@@ -38,6 +38,11 @@ pub enum Sampling {
     Soft,
     /// The same mixture without the Gumbel noise: the softmax itself.
     Mean,
+    /// One candidate, as with [`Hard`](Self::Hard), and no gradient: every candidate of every module is
+    /// charged with what the block's loss is with it, less what it is with the original weight, all
+    /// other modules as drawn. A step takes as many forward passes as the block has candidates, and as it
+    /// has modules. Not where the student runs through.
+    Conditional,
 }
 
 /// Settings of [`learn`](crate::learn()); [`Settings::default`] is the recommended start.
@@ -126,7 +131,13 @@ impl Settings {
                 weight(hidden) && weight(divergence) && hidden + divergence > 0.0
             }
         };
+        let through = matches!(self.objective.reading, Reading::Through { .. });
         let checks = [
+            (
+                "sampling",
+                !(through && self.sampling == Sampling::Conditional),
+                "samples with a gradient where the student runs through",
+            ),
             (
                 "objective",
                 objective,
@@ -209,6 +220,7 @@ impl fmt::Display for Settings {
             Sampling::Hard => write!(f, ", hard samples, exploration {}", self.exploration)?,
             Sampling::Soft => write!(f, ", soft samples")?,
             Sampling::Mean => write!(f, ", mixtures without noise")?,
+            Sampling::Conditional => write!(f, ", every option in turn, exploration {}", self.exploration)?,
         }
         if let Pressure::AugmentedLagrangian { .. } = self.pressure {
             write!(f, ", temperature {} to {}", self.temperature.0, self.temperature.1)?;

@@ -3,11 +3,12 @@
 use burn::tensor::Tensor;
 
 use crate::{
-    Bank, Block, LearnError, Network, Progress,
+    Bank, Block, LearnError, Network, Progress, Sampling,
     choices::{Shares, stream},
     learn::load,
     learner::{Learner, not_finite},
-    reconstruction::{Scale, Slopes, Target, slopes},
+    reconstruction::{Scale, Slopes, Target, contract},
+    switched::switched,
 };
 
 /// One round: each block is loaded once, takes all its steps, and hands its full-precision outputs on.
@@ -70,7 +71,13 @@ fn visit<B: Block, E: std::error::Error>(
             None => learner.draws(modules.clone(), round, &mut rng),
         };
         let used: Vec<Shares> = draws.iter().map(|draw| draw.used.clone()).collect();
-        let Slopes { loss, slopes } = slopes(bank, inputs[number].clone(), &targets[number], scale, &used);
+        let run = |weights: &[Tensor<2>]| {
+            targets[number].loss(bank.block.forward(weights, inputs[number].clone()), scale)
+        };
+        let Slopes { loss, slopes } = match learner.settings.sampling {
+            Sampling::Conditional => switched(bank, &used, run),
+            _ => contract(bank, &used, run, |_| ()),
+        };
         if let Some(module) = not_finite(bank, &used, loss, &slopes) {
             let (batch, module) = (batches[number], learner.blocks[block][module].name.clone());
             return Err(LearnError::NotFinite { block, round, step, batch, module });
