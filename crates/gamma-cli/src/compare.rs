@@ -31,8 +31,8 @@ pub struct CompareArgs {
     /// Methods to compare [default: all]
     #[arg(long, value_delimiter = ',', value_name = "METHOD")]
     methods: Vec<Strategy>,
-    /// Seeds of methods that draw at random
-    #[arg(long, value_delimiter = ',', default_values_t = [0])]
+    /// Seeds of methods that draw at random [default: that of `--seed`]
+    #[arg(long, value_delimiter = ',')]
     seeds: Vec<u64>,
     /// Bit-widths that another tool chose; repeatable
     #[arg(long, value_name = "FILE")]
@@ -56,7 +56,7 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let comparison = Comparison {
         strategies: if args.methods.is_empty() { Strategy::ALL.to_vec() } else { args.methods.clone() },
         budgets: args.budgets.budgets.iter().map(|arg| (arg.text.clone(), arg.budget)).collect(),
-        seeds: args.seeds.clone(),
+        seeds: if args.seeds.is_empty() { vec![args.learning.seed()] } else { args.seeds.clone() },
         rules: args.constraints.rules()?,
         choices,
         refinement: args.refinement.settings(),
