@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use burn::tensor::{Tensor, activation::softmax};
 
+#[cfg(feature = "flex")]
+use crate::fused;
 use crate::{Config, ModelError, block::rms_norm, positions::Positions, sample::Past};
 
 /// The heads of a block, and the norms of its queries and keys where the family has them.
@@ -54,16 +56,35 @@ impl Attention {
         v: Tensor<3>,
         past: Option<&mut Past>,
     ) -> Tensor<3> {
+        let (mut q, mut k) = (q, k);
+        if let Some([q_norm, k_norm]) = &self.norms {
+            q = self.normed(q, q_norm);
+            k = self.normed(k, k_norm);
+        }
+        #[cfg(feature = "flex")]
+        if past.is_none() && fused::takes(&[&q, &k, &v]) {
+            let heads = fused::Heads { queries: self.queries, keys: self.keys, width: self.head_dim };
+            let (tokens, window, turns) = (q.dims()[1], self.positions.window(), self.positions.turns());
+            return fused::apply(fused::Attend { heads, tokens, window, turns }, [q, k, v]);
+        }
+        self.composed(q, k, v, past)
+    }
+
+    /// The norm of every head on its own.
+    fn normed(&self, x: Tensor<3>, weight: &Tensor<1>) -> Tensor<3> {
+        let [batch, tokens, channels] = x.dims();
+        let heads = x.reshape([batch, tokens, channels / self.head_dim, self.head_dim]);
+        rms_norm(heads, weight, self.norm_eps).reshape([batch, tokens, channels])
+    }
+
+    /// The same of normed queries and keys, operation by operation.
+    fn composed(&self, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, past: Option<&mut Past>) -> Tensor<3> {
         let Self { queries, keys, head_dim, .. } = *self;
         let [batch, tokens, _] = q.dims();
         let shared = queries / keys; // query heads per key head
         let before = past.as_ref().and_then(|past| past.seen.as_ref()).map_or(0, |(k, _)| k.dims()[2]);
         let split = |x: Tensor<3>, heads: usize| x.reshape([batch, tokens, heads, head_dim]).swap_dims(1, 2);
-        let (mut q, mut k, mut v) = (split(q, queries), split(k, keys), split(v, keys));
-        if let Some([q_norm, k_norm]) = &self.norms {
-            q = rms_norm(q, q_norm, self.norm_eps);
-            k = rms_norm(k, k_norm, self.norm_eps);
-        }
+        let (q, mut k, mut v) = (split(q, queries), split(k, keys), split(v, keys));
         let q = self.positions.rotate(q, before) / (head_dim as f64).sqrt();
         k = self.positions.rotate(k, before);
         if let Some(past) = past {
@@ -79,5 +100,36 @@ impl Attention {
         let mixed = softmax(scores, 3).matmul(v); // [batch, keys, shared * tokens, head_dim]
         let mixed = mixed.reshape([batch, queries, tokens, head_dim]).swap_dims(1, 2);
         mixed.reshape([batch, tokens, queries * head_dim])
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::tensor::{Device, Distribution};
+
+    use super::*;
+
+    #[test]
+    fn fused_and_composed_attention_agree() {
+        let device = Device::flex();
+        for (queries, keys, head_dim, tokens, window) in [
+            (4, 2, 8, 150, None),
+            (3, 1, 16, 64, None),
+            (2, 2, 4, 1, None),
+            (6, 2, 8, 200, Some(70)),
+            (2, 1, 8, 65, Some(1)),
+        ] {
+            let frequencies: Vec<f64> = (0..head_dim / 2).map(|i| 0.7_f64.powi(i as i32)).collect();
+            let positions = Arc::new(Positions::turning(&frequencies, window, 256, &device));
+            let attention = Attention { queries, keys, head_dim, norms: None, norm_eps: 1e-5, positions };
+            let random = |heads: usize| {
+                Tensor::<3>::random([2, tokens, heads * head_dim], Distribution::Normal(0.0, 1.5), &device)
+            };
+            fused::tests::agree(
+                &[random(queries), random(keys), random(keys)],
+                |[q, k, v]| attention.attend(q, k, v, None),
+                |[q, k, v]| attention.composed(q, k, v, None),
+            );
+        }
     }
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData, activation::silu};
 
+#[cfg(feature = "flex")]
+use crate::fused;
 use crate::{
     Config, FloatType, ModelError, Module, Source, attention::Attention, config::ATTENTION, experts::Router,
     positions::Positions, sample::Past,
@@ -253,8 +255,17 @@ pub(crate) const FEED_FORWARD: usize = 3;
 
 /// The feed-forward layer whose modules begin at position `first`.
 fn feed_forward(first: usize, x: &Tensor<3>, linear: Linear<'_>) -> Tensor<3> {
-    let gated = silu(linear(first, x)) * linear(first + 1, x);
+    let gated = gated(linear(first, x), linear(first + 1, x));
     linear(first + 2, &gated)
+}
+
+/// `silu(gate) · up`.
+fn gated(gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
+    #[cfg(feature = "flex")]
+    if fused::takes(&[&gate, &up]) {
+        return fused::apply(fused::Gate, [gate, up]);
+    }
+    silu(gate) * up
 }
 
 fn norm_names(number: usize) -> [String; 2] {
@@ -275,6 +286,10 @@ fn linear(x: Tensor<3>, w: &Tensor<2>, bias: Option<&Tensor<1>>) -> Tensor<3> {
 
 /// `x / sqrt(mean(x²) + eps) * weight` over the last dimension, which `weight` has the length of.
 pub(crate) fn rms_norm<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, eps: f64) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if fused::takes(&[&x]) {
+        return fused::apply(fused::Norm::new(weight, eps), [x]);
+    }
     let scale = (x.clone().square().mean_dim(D - 1) + eps).sqrt().recip();
     x * scale * weight.clone().unsqueeze()
 }

@@ -34,6 +34,8 @@ mod decoder;
 mod error;
 mod experts;
 mod fold;
+#[cfg(feature = "flex")]
+mod fused;
 mod judge;
 mod positions;
 mod sample;

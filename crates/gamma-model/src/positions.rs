@@ -1,5 +1,7 @@
 //! Rotary position embedding and the causal mask, with a window where the model has one.
 
+use std::sync::Arc;
+
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::{Config, config::RopeScaling};
@@ -10,25 +12,49 @@ pub(crate) struct Positions {
     cos: Tensor<4>,  // [1, 1, length, head_dim / 2]
     sin: Tensor<4>,  // [1, 1, length, head_dim / 2]
     mask: Tensor<3>, // [1, length, length], 0, or minus infinity for what is not seen
+    /// Both tables again, where they are computed with.
+    turns: Arc<[Vec<f32>; 2]>,
+    window: usize,
 }
 
 impl Positions {
     pub(crate) fn new(config: &Config, length: usize, device: &Device) -> Self {
-        let frequencies = frequencies(config);
+        Self::turning(&frequencies(config), config.window, length, device)
+    }
+
+    /// With these angular frequencies, and with a window where a token does not see all before it.
+    pub(crate) fn turning(
+        frequencies: &[f64],
+        window: Option<usize>,
+        length: usize,
+        device: &Device,
+    ) -> Self {
         let angle = |position: usize, frequency: f64| position as f64 * frequency;
-        let table = |value: fn(f64) -> f64| {
-            let values: Vec<f32> = (0..length)
-                .flat_map(|position| frequencies.iter().map(move |&f| value(angle(position, f)) as f32))
-                .collect();
-            Tensor::from_data(TensorData::new(values, [1, 1, length, frequencies.len()]), device)
+        let values = |value: fn(f64) -> f64| -> Vec<f32> {
+            let row = |position| frequencies.iter().map(move |&f| value(angle(position, f)) as f32);
+            (0..length).flat_map(row).collect()
         };
-        let window = config.window.unwrap_or(length);
+        let turns = [values(f64::cos), values(f64::sin)];
+        let table = |values: &Vec<f32>| {
+            Tensor::from_data(TensorData::new(values.clone(), [1, 1, length, frequencies.len()]), device)
+        };
+        let window = window.unwrap_or(length);
         let seen = |query: usize, key: usize| key <= query && query - key < window;
         let value = |query, key| if seen(query, key) { 0.0 } else { f32::NEG_INFINITY };
         let hidden: Vec<f32> =
             (0..length).flat_map(|query| (0..length).map(move |key| value(query, key))).collect();
         let mask = Tensor::from_data(TensorData::new(hidden, [1, length, length]), device);
-        Self { cos: table(f64::cos), sin: table(f64::sin), mask }
+        Self { cos: table(&turns[0]), sin: table(&turns[1]), mask, turns: Arc::new(turns), window }
+    }
+
+    /// Cosine and sine of all angles, `[length, head_dim / 2]`.
+    pub(crate) fn turns(&self) -> Arc<[Vec<f32>; 2]> {
+        self.turns.clone()
+    }
+
+    /// How many tokens a token sees, itself included.
+    pub(crate) fn window(&self) -> usize {
+        self.window
     }
 
     /// Rotates `x`, shape `[batch, heads, tokens, head_dim]`, whose first token stands at position
