@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: the measurements in `docs/performance.md`.
 
-use std::env;
+use std::{env, process::Command};
 
 use anyhow::{Result, bail};
 
@@ -24,21 +24,31 @@ pub fn run(workspace: &Workspace, args: &[String]) -> Result<()> {
 
 /// Times of measurements that start at a block, and of a full evaluation.
 fn judge(workspace: &Workspace, args: &[String]) -> Result<()> {
-    let highs = highs::provide(workspace)?;
-    let mut run = workspace.cargo("run");
-    run.args(["--release", "--workspace", "--example", "bench_judge", "--"]).args(args);
-    run_command(highs.apply(&mut run))
+    run_command(with_models(workspace, "gamma-model", "bench_judge")?.args(args))
 }
 
 /// Times of a learning step, and of the same step in `PyTorch` if the interpreter has it.
 fn learn(workspace: &Workspace, args: &[String]) -> Result<()> {
-    let highs = highs::provide(workspace)?;
     let python = env::var("GAMMA_PYTHON").unwrap_or_else(|_| "python3".into());
     let threads = args.iter().position(|arg| arg == "--threads").and_then(|at| args.get(at + 1));
+    let mut run = with_models(workspace, "gamma", "bench_learn")?;
+    run.args(["--python", &python]).args(args);
+    run_command(run.env("RAYON_NUM_THREADS", threads.map_or("1", String::as_str)))
+}
+
+/// Peak memory of learning on a model that is larger than memory.
+fn stream(workspace: &Workspace, args: &[String]) -> Result<()> {
+    run_command(with_models(workspace, "gamma", "stream")?.args(args))
+}
+
+/// A release run of an example of `package`, which shares what it is made of with the command: alone it
+/// would ask for other features, and build everything again.
+fn with_models(workspace: &Workspace, package: &str, name: &str) -> Result<Command> {
+    let highs = highs::provide(workspace)?;
     let mut run = workspace.cargo("run");
-    run.args(["--release", "--package", "gamma", "--example", "bench_learn", "--", "--python", &python]);
-    run.args(args).env("RAYON_NUM_THREADS", threads.map_or("1", String::as_str));
-    run_command(highs.apply(&mut run))
+    run.args(["--release", "--package", "gamma-cli", "--package", package, "--example", name, "--"]);
+    highs.apply(&mut run);
+    Ok(run)
 }
 
 /// Times of the exact solver and of HiGHS.
@@ -46,14 +56,6 @@ fn project(workspace: &Workspace, args: &[String]) -> Result<()> {
     let highs = highs::provide(workspace)?;
     let mut run = workspace.cargo("run");
     run.args(["--release", "--package", "gamma-ilp", "--example", "timing", "--"]).args(args);
-    run_command(highs.apply(&mut run))
-}
-
-/// Peak memory of learning on a model that is larger than memory.
-fn stream(workspace: &Workspace, args: &[String]) -> Result<()> {
-    let highs = highs::provide(workspace)?;
-    let mut run = workspace.cargo("run");
-    run.args(["--release", "--package", "gamma", "--example", "stream", "--"]).args(args);
     run_command(highs.apply(&mut run))
 }
 

@@ -23,6 +23,10 @@ use rand_chacha::ChaCha8Rng;
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
 
+/// That of the command.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const TOKENS: usize = 256;
 const CANDIDATES: [u8; 6] = [2, 3, 4, 5, 6, 8];
 /// Steps before the first that counts.
