@@ -122,6 +122,7 @@ fn variants(args: &AblateArgs) -> anyhow::Result<Vec<Variant>> {
     let base = args.learning.settings()?;
     let lagrangian = Pressure::AugmentedLagrangian { target: args.logits_at, rho: 2.0 };
     let samples = [
+        (Sampling::Graded, "graded"),
         (Sampling::Hard, "hard"),
         (Sampling::Soft, "soft"),
         (Sampling::Mean, "no noise"),
@@ -144,6 +145,8 @@ fn variants(args: &AblateArgs) -> anyhow::Result<Vec<Variant>> {
             for source in [ScoreSource::Losses, ScoreSource::Logits] {
                 let sampled = match objective.0.reading {
                     Reading::PerModule => false,
+                    // One budget is not graded.
+                    _ if (samples[sampling].0, source) == (Sampling::Graded, ScoreSource::Logits) => false,
                     Reading::Through { .. } => samples[sampling].0 != Sampling::Conditional,
                     _ => true,
                 };

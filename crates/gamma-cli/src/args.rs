@@ -111,7 +111,7 @@ pub struct LearningArgs {
     #[arg(long, value_name = "BITS")]
     target: Option<f64>,
     /// How choices enter the forward pass
-    #[arg(long, value_enum, default_value_t = SamplingArg::Hard)]
+    #[arg(long, value_enum, default_value_t = SamplingArg::Graded)]
     sampling: SamplingArg,
     /// Passes over the blocks
     #[arg(long, default_value_t = Settings::default().rounds)]
@@ -153,6 +153,8 @@ enum ReadingArg {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SamplingArg {
+    /// Mixtures where the budget is within three quarters of a bit of the least, else one candidate
+    Graded,
     /// One candidate of each module, drawn
     Hard,
     /// Gumbel-softmax mixtures, the paper's relaxation
@@ -420,6 +422,7 @@ impl LearningArgs {
                 None => defaults.pressure,
             },
             sampling: match self.sampling {
+                SamplingArg::Graded => Sampling::Graded,
                 SamplingArg::Hard => Sampling::Hard,
                 SamplingArg::Soft => Sampling::Soft,
                 SamplingArg::Mean => Sampling::Mean,

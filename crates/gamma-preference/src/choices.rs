@@ -69,16 +69,14 @@ pub(crate) fn draw(
 ) -> Draw {
     let mut gumbel = || match sampling {
         Sampling::Mean => 0.0,
-        Sampling::Hard | Sampling::Soft | Sampling::Conditional => {
-            -(-rng.random::<f64>().max(1e-300).ln()).ln()
-        }
+        _ => -(-rng.random::<f64>().max(1e-300).ln()).ln(),
     };
     let noisy: Vec<f64> = logits.iter().map(|theta| theta + gumbel()).collect();
     let soft = softmax(&noisy, temperature);
     let explored = rng.random_bool(exploration).then(|| rng.random_range(0..logits.len()));
     let used = match sampling {
         Sampling::Soft | Sampling::Mean => Shares::Mixed(soft.clone()),
-        Sampling::Hard | Sampling::Conditional => Shares::Pure(explored.unwrap_or_else(|| largest(&noisy))),
+        _ => Shares::Pure(explored.unwrap_or_else(|| largest(&noisy))),
     };
     Draw { used, soft }
 }

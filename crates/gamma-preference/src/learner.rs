@@ -22,6 +22,9 @@ use crate::{
 pub(crate) const NOT_A_BLOCK: usize = (1 << 24) - 1;
 pub(crate) const NOT_A_STEP: usize = (1 << 24) - 1;
 
+/// Budgets so near to the least that is possible are sampled in mixtures, where samples are graded.
+const MIXED: f64 = 0.75;
+
 /// A step that runs through the whole network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Pass {
@@ -182,24 +185,34 @@ impl<'a> Learner<'a> {
         round: usize,
         rng: &mut impl Rng,
     ) -> Vec<Draw> {
-        let Settings { sampling, exploration, .. } = *self.settings;
+        let exploration = self.settings.exploration;
         match self.settings.pressure {
             Pressure::DrawnBudgets { from, to } => {
                 let (from, to) = self.widths.reachable(from, to);
                 let target = from + (to - from) * rng.random::<f64>();
                 self.price = self.widths.price_for(&self.costs, target);
+                let sampling = self.sampling_at(target);
                 let mut one = |module: usize| {
                     let logits = self.widths.preferences(module, &self.costs[module], self.price);
                     draw(&logits, 1.0, sampling, exploration, rng)
                 };
                 modules.map(&mut one).collect()
             }
-            Pressure::AugmentedLagrangian { .. } => {
-                let temperature = self.temperature(round);
+            Pressure::AugmentedLagrangian { target, .. } => {
+                let (temperature, sampling) = (self.temperature(round), self.sampling_at(target));
                 let mut one =
                     |module: usize| draw(&self.logits[module], temperature, sampling, exploration, rng);
                 modules.map(&mut one).collect()
             }
+        }
+    }
+
+    /// How choices enter a step with the budget `bits`.
+    fn sampling_at(&self, bits: f64) -> Sampling {
+        match self.settings.sampling {
+            Sampling::Graded if bits < self.widths.range().0 + MIXED => Sampling::Soft,
+            Sampling::Graded => Sampling::Hard,
+            chosen => chosen,
         }
     }
 
@@ -453,4 +466,33 @@ pub(crate) fn not_finite_in<B, E: std::error::Error>(
 pub(crate) fn choices(learner: &Learner<'_>, block: usize, pass: &Pass) -> Vec<Shares> {
     let first = learner.first(block);
     pass.draws[first..first + learner.blocks[block].len()].iter().map(|draw| draw.used.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use gamma_core::{BitWidth, Format, GroupSize, ModuleName};
+
+    use super::*;
+    use crate::Candidate;
+
+    #[test]
+    fn graded_samples_are_mixtures_only_near_the_least_budget() {
+        let candidate = |bits| {
+            let format = Format::symmetric(bits, GroupSize::G128);
+            Candidate { stored_bits: format.stored_bits([128, 128]).unwrap(), format }
+        };
+        let candidates = [BitWidth::B3, BitWidth::B4, BitWidth::B8].map(candidate).to_vec();
+        let module = Competitor { name: ModuleName::new("m"), shape: [128, 128], candidates };
+        let mixed = |bits: f64| {
+            let pressure = Pressure::DrawnBudgets { from: bits, to: bits };
+            let settings = Settings { pressure, ..Settings::default() };
+            let mut learner = Learner::new(vec![vec![module.clone(), module.clone()]], &settings);
+            learner.costs = vec![vec![1.0, 0.3, 0.01], vec![0.5, 0.2, 0.01]];
+            let passes = learner.passes(1, 4);
+            let draws = passes.iter().flat_map(|pass| &pass.draws);
+            draws.map(|draw| matches!(draw.used, Shares::Mixed(_))).collect::<Vec<_>>()
+        };
+        assert!(mixed(3.7).iter().all(|&mixed| mixed));
+        assert!(mixed(3.8).iter().all(|&mixed| !mixed) && mixed(3.8).len() == 48);
+    }
 }

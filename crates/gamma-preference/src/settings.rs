@@ -30,6 +30,11 @@ pub enum Pressure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Sampling {
+    /// Mixtures, as with [`Soft`](Self::Soft), where the budget is within three quarters of a bit of the
+    /// least that is possible, and one candidate, as with [`Hard`](Self::Hard), above. So near to the
+    /// least, one draw loses several times as much as the next, and a mixture shows what all options
+    /// cost at once; higher up it flatters.
+    Graded,
     /// One candidate, drawn by the Gumbel-max rule; gradients pass straight through to the
     /// softmax. The block runs with weights that could be deployed.
     Hard,
@@ -51,7 +56,7 @@ pub enum Sampling {
 /// |---|---|---|
 /// | `objective` | [`Objective::default`] | what is asked of the quantized model |
 /// | `pressure` | budgets drawn from 2.1 to 4.5 | what a bit costs while learning |
-/// | `sampling` | hard | mixtures or pure candidates |
+/// | `sampling` | graded | mixtures or pure candidates |
 /// | `rounds` | 8 | passes over the blocks after the survey |
 /// | `steps` | 24 | gradient steps per block and round |
 /// | `survey_draws` | 2 | times each candidate is drawn before learning |
@@ -95,7 +100,7 @@ impl Default for Settings {
         Self {
             objective: Objective::default(),
             pressure: Pressure::DrawnBudgets { from: 2.1, to: 4.5 },
-            sampling: Sampling::Hard,
+            sampling: Sampling::Graded,
             rounds: 8,
             steps: 24,
             survey_draws: 2,
@@ -217,6 +222,7 @@ impl fmt::Display for Settings {
         write!(f, "{}, ", self.objective)?;
         write!(f, "{}", self.pressure)?;
         match self.sampling {
+            Sampling::Graded => write!(f, ", graded samples, exploration {}", self.exploration)?,
             Sampling::Hard => write!(f, ", hard samples, exploration {}", self.exploration)?,
             Sampling::Soft => write!(f, ", soft samples")?,
             Sampling::Mean => write!(f, ", mixtures without noise")?,
