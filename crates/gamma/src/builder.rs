@@ -7,6 +7,7 @@ use std::{
 
 use burn::tensor::Device;
 use gamma_core::{BitWidth, Format, GroupSize};
+use gamma_device::DeviceName;
 use gamma_model::{Checkpoint, Config, Decoder, Source as Weights, TextEncoder};
 use gamma_quant::{Quantizer, Rescale, Rtn};
 
@@ -14,7 +15,7 @@ use crate::{
     Calibration, Error, Run, ScoreSource, Settings,
     bank::Method,
     calibration::Source,
-    run::{Parts, Sequences, default_device},
+    run::{Parts, Sequences},
 };
 
 /// Where everything starts: [`Gamma::builder`].
@@ -169,10 +170,7 @@ impl Builder {
                 return Err(Error::Setting { setting, found: "0".into(), expected: "at least one sequence" });
             }
         }
-        let device = self.device.or_else(default_device).ok_or(Error::Missing {
-            setting: "device",
-            expected: "a device; this build has no default one because the feature `flex` is off",
-        })?;
+        let device = self.device.map_or_else(|| DeviceName::CPU.open(), Ok)?;
         let (source, folder) = open(self.model, self.source)?;
         let config = source.config();
         let length = match &calibration.source {
