@@ -179,10 +179,12 @@ impl Builder {
         };
         let decoder = Arc::new(Decoder::load(Arc::clone(&source), length, &device)?);
         let text = folder.as_deref().map(|folder| TextEncoder::open(folder, config)).transpose()?;
+        let mut text_bytes = 0;
         let sequences = match &calibration.source {
             Source::Files(paths) => {
                 let text = text.as_ref().ok_or(Error::NoFolder { wanted: "text as tokens" })?;
                 let tokens = text.encode_files(paths)?;
+                text_bytes = tokens.text_bytes() as u64;
                 let spare = (tokens.ids().len() / length.max(1)).saturating_sub(calibration.sequences);
                 let gate = calibration.gate().min(spare);
                 let gate = if gate < SMALLEST_GATE { 0 } else { gate };
@@ -213,6 +215,7 @@ impl Builder {
             sequences,
             bank: Mutex::default(),
             sampled: OnceLock::new(),
+            text_bytes,
             max_memory: self.max_memory,
             scratch: self.scratch.unwrap_or_else(std::env::temp_dir),
         })

@@ -100,7 +100,7 @@ pub use builder::{Builder, Gamma};
 pub use calibration::Calibration;
 pub use choices::{Choices, ChosenBits};
 pub use compare::{Comparison, Row, Strategy, read_csv, to_csv};
-pub use demand::{Demand, Share};
+pub use demand::{Demand, Share, peak_memory};
 pub use error::Error;
 pub use judge::{Jury, Protocol};
 pub use keep::{Found, StateFile};

@@ -75,6 +75,8 @@ pub struct Run {
     pub(crate) bank: Mutex<CandidateBank>,
     /// Sequences that the model wrote itself, once it has.
     pub(crate) sampled: OnceLock<Parts>,
+    /// Bytes of the calibration text.
+    pub(crate) text_bytes: u64,
     /// Bytes that learning may take.
     pub(crate) max_memory: Option<u64>,
     /// Where the rest goes.
