@@ -3,6 +3,7 @@
 //! Every command that builds something first sees to it that HiGHS can be linked ([`highs`]).
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line reports by printing")]
 
+mod backends;
 mod bench;
 mod demo;
 mod gate;
@@ -33,6 +34,9 @@ usage: cargo xtask COMMAND
   bench stream [--blocks N] [--length N] [--max-mib N] ...
                 peak memory of learning on a model of 8B with made-up weights, against the announcement
   test [ARGS]   all tests and doc tests; ARGS go to `cargo test`
+  backends [BACKEND] [ARGS]
+                compiles the test suites with a backend besides the CPU (wgpu), and runs them where this
+                machine has a device for it; ARGS go to `cargo test`
   tidy          borders between crates, documents and sources
   validate      the whole gate: format, tidy, clippy, tests, docs
   env           print what a build elsewhere needs, for `eval \"$(cargo xtask env)\"`
@@ -58,6 +62,7 @@ fn run(args: &[String]) -> Result<()> {
     match command.as_str() {
         "demo" => demo::run(&workspace, rest),
         "bench" => bench::run(&workspace, rest),
+        "backends" => backends::check(&workspace, rest),
         "test" => gate::test(&workspace, rest),
         "tidy" => tidy::run(&workspace),
         "validate" => gate::validate(&workspace),

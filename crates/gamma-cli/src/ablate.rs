@@ -3,7 +3,10 @@
 use std::{path::PathBuf, time::Instant};
 
 use clap::Args;
-use gamma::{Normaliser, Objective, Pressure, Reading, Row, Run, Sampling, ScoreSource, Scores, Settings};
+use gamma::{
+    Normaliser, Objective, Pressure, Reading, Row, Run, Sampling, ScoreSource, Scores, Settings,
+    device::describe,
+};
 
 use crate::{
     args::{BudgetArgs, LearningArgs, ModelArgs},
@@ -58,8 +61,9 @@ pub fn ablate(args: &AblateArgs) -> anyhow::Result<()> {
     let run = args.learning.complete(args.model.builder()?, Some(&args.out))?.build()?;
     watch::introduce(&run);
     let setting = format!(
-        "{} with {}; {:?}; {:?}; {:?}; {}\n",
+        "{} on {} with {}; {:?}; {:?}; {:?}; {}\n",
         args.model.name(),
+        describe(run.device()),
         run.quantizer(),
         args.learning,
         args.judging,

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gamma::{
-    Builder, Calibration, Gamma, Limits, Normaliser, Objective, Pressure, Reading, Sampling, ScoreSource,
-    Settings, Solver,
+    Builder, Calibration, Device, DeviceName, Gamma, Limits, Normaliser, Objective, Pressure, Reading,
+    Sampling, ScoreSource, Settings, Solver,
 };
 
 use crate::{
@@ -62,6 +62,17 @@ pub struct ModelArgs {
     /// a name such as Qwen/Qwen3-0.6B
     #[arg(long, value_name = "DIR")]
     model: String,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// Where the model runs.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct DeviceArgs {
+    /// What runs the model: cpu, or what this build was made with of wgpu, vulkan, metal, cuda and rocm;
+    /// a number picks one of several, as in wgpu:1
+    #[arg(long = "device", value_name = "NAME", default_value_t = DeviceName::CPU)]
+    name: DeviceName,
 }
 
 /// What to calibrate on.
@@ -349,7 +360,15 @@ impl ModelArgs {
 
     /// A builder for this model, without calibration text.
     pub fn builder(&self) -> anyhow::Result<Builder> {
-        Ok(Gamma::builder().model(hub::resolve(&self.model)?).calibration(Calibration::none()))
+        let model = hub::resolve(&self.model)?;
+        Ok(Gamma::builder().device(self.device.open()?).model(model).calibration(Calibration::none()))
+    }
+}
+
+impl DeviceArgs {
+    /// The device.
+    pub fn open(self) -> anyhow::Result<Device> {
+        Ok(self.name.open()?)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use gamma::{Choices, Comparison, Row, Strategy};
+use gamma::{Choices, Comparison, Row, Strategy, device::describe};
 
 use crate::{
     args::{BudgetArgs, LearningArgs, ModelArgs},
@@ -86,8 +86,9 @@ fn caption(args: &CompareArgs, run: &gamma::Run) -> String {
 fn setting(args: &CompareArgs, run: &gamma::Run) -> String {
     let (judging, constraints) = (&args.judging, &args.constraints);
     format!(
-        "{} with {}; {:?}; judged on {judging:?}; {constraints:?}; {:?}\n",
+        "{} on {} with {}; {:?}; judged on {judging:?}; {constraints:?}; {:?}\n",
         args.model.name(),
+        describe(run.device()),
         run.quantizer(),
         args.learning,
         args.refinement

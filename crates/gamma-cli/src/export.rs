@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, path::PathBuf};
 use anyhow::{Context as _, bail};
 use clap::Args;
 use gamma::{
-    Budget, Calibration, Gamma, GgmlType, ModuleName, Plan, Recipe, Target, WrittenFile,
+    Budget, Builder, Calibration, Gamma, GgmlType, ModuleName, Plan, Recipe, Target, WrittenFile,
     export::{GgufExport, IntegerExport},
     write_atomically,
 };
 
 use crate::{
     apply::carried_out,
-    args::TextArgs,
+    args::{DeviceArgs, TextArgs},
     hub,
     quantizer::{self, Method},
     watch::{self, Watch},
@@ -26,6 +26,8 @@ pub struct ExportArgs {
     /// The checkpoint that the plan was made for
     #[arg(long, value_name = "DIR", required_unless_present = "recipe")]
     model: Option<String>,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// What to write: `gguf` (a file for llama.cpp, candle, mistral.rs), `compressed-tensors`
     /// (transformers, vLLM), `auto-round` or `gptq` (transformers or `GPTQModel`, vLLM), `mlx`
     #[arg(long, value_name = "TARGET")]
@@ -78,8 +80,7 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
         (_, Some(recipe), _, Some(plan)) => write_recipe(args, recipe, plan)?,
         (Some(target), None, Some(model), Some(plan)) => write_files(args, target, model, plan, &mut watch)?,
         (Some(Target::Gguf), None, Some(model), None) => {
-            let calibration = Calibration::none();
-            let run = Gamma::builder().model(hub::resolve(model)?).calibration(calibration).build()?;
+            let run = builder(args, hub::resolve(model)?)?.calibration(Calibration::none()).build()?;
             let report = run.unquantized_gguf(&args.out, args.overwrite)?;
             note!("wrote {} ({} bytes)", args.out.display(), report.file_bytes);
         }
@@ -89,12 +90,17 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
         let Some(calibration) = args.text.calibration() else {
             bail!("an importance matrix is measured on text: `--calibration FILE`");
         };
-        let run = Gamma::builder().model(hub::resolve(model)?).calibration(calibration).build()?;
+        let run = builder(args, hub::resolve(model)?)?.calibration(calibration).build()?;
         run.imatrix(path, &mut watch)?;
         watch.finish();
         note!("wrote {}", path.display());
     }
     Ok(())
+}
+
+/// A builder for `model` on the device that was asked for.
+fn builder(args: &ExportArgs, folder: PathBuf) -> anyhow::Result<Builder> {
+    Ok(Gamma::builder().model(folder).device(args.device.open()?))
 }
 
 fn write_recipe(args: &ExportArgs, recipe: Recipe, plan: &Plan) -> anyhow::Result<()> {
@@ -133,8 +139,9 @@ fn write_files(
     watch::writable(args.out.parent())?;
 
     let calibration = args.text.calibration().unwrap_or_else(Calibration::none);
-    let builder = Gamma::builder().model(folder);
-    let run = quantizer::for_plan(builder, args.quantizer, plan)?.calibration(calibration).build()?;
+    let run = quantizer::for_plan(builder(args, folder)?, args.quantizer, plan)?
+        .calibration(calibration)
+        .build()?;
     watch::introduce(&run);
     if let (Target::Gguf, Some(Budget::Gguf(budget))) = (target, plan.budget()) {
         let bytes = run.gguf_bytes(plan, &kept)?;

@@ -30,6 +30,10 @@ pub fn learn(args: &LearnArgs) -> anyhow::Result<()> {
     if args.extend.is_none() && !args.keep_state {
         state.remove()?;
     }
+    if let (Some(peak), Ok(demand)) = (gamma::peak_memory(), run.demand()) {
+        let mebibytes = |bytes: u64| bytes >> 20;
+        note!("{} MiB of memory at the peak, {} announced", mebibytes(peak), mebibytes(demand.memory()));
+    }
     note!("wrote {}", args.out.display());
     Ok(())
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::Context;
-use gamma::{Event, Progress, Run, Scores, report};
+use gamma::{Event, Progress, Run, Scores, device::describe, report};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Shows what happens on standard error; stops the run after Ctrl-C.
@@ -83,9 +83,10 @@ pub fn introduce(run: &Run) {
     let blocks = config.blocks;
     let modules: usize = (0..blocks).map(|block| config.modules(block).len()).sum();
     note!(
-        "{}: {blocks} blocks, {modules} modules, hidden size {}",
+        "{}: {blocks} blocks, {modules} modules, hidden size {}; on {}",
         config.architecture.name(),
-        config.hidden_size
+        config.hidden_size,
+        describe(run.device())
     );
     match run.unplanned() {
         Ok(found) => note!("{}", report::unplanned(run.planned_weights(), &found)),

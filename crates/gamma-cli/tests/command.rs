@@ -1,7 +1,7 @@
 //! The command as a user meets it, mistakes included.
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -29,6 +29,8 @@ fn learn(out: &Path) -> Command {
     command
         .args(["learn", "--sequences", "4", "--length", "64", "--group-size", "64", "--steps", "1"])
         .args(["--candidates", "2,3,4", "--quantizer", "rtn"])
+        .arg("--device")
+        .arg(env::var_os("GAMMA_TEST_DEVICE").unwrap_or_else(|| "cpu".into()))
         .arg("--model")
         .arg(fable())
         .arg("--calibration")
@@ -68,6 +70,21 @@ fn learn_project_and_apply_hand_files_to_each_other() {
     fs::write(&scores, &fs::read(&scores).expect("reads")[..200]).expect("writes");
     let truncated = refusal(&["project", "--scores", &scores, "--budget", "3"]);
     assert!(truncated.contains("scores.json") && truncated.contains("line"), "{truncated}");
+}
+
+#[test]
+fn devices_that_cannot_be_had_are_refused_with_what_to_do() {
+    let model = fable().display().to_string();
+    let on = |device: &str| {
+        refusal(&["learn", "--model", &model, "--calibration", "none.txt", "--device", device, "--dry-run"])
+    };
+    assert!(on("gpu").contains("there is no device `gpu`: this build has `cpu`"));
+    assert!(on("cpu:1").contains("counted from 0"));
+    for backend in ["wgpu", "vulkan", "metal", "cuda", "rocm"] {
+        let error = on(&format!("{backend}:99"));
+        let built = error.contains("this machine has");
+        assert!(built || error.contains(&format!("--features {backend}")), "{error}");
+    }
 }
 
 #[test]

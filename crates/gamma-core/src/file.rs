@@ -293,6 +293,7 @@ mod tests {
                 learner: "none".into(),
                 settings: digest,
                 version: Some("0.1.0".into()),
+                device: Some("cpu".into()),
                 named: [("rounds".into(), "8".into())].into(),
                 tensors: [("wte".into(), digest)].into(),
             },

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Digest;
 
-/// Where a score table came from. Two tables with equal provenance are equal on one backend.
+/// Where a score table came from. Two tables with equal provenance are equal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
     /// The architecture, such as `LlamaForCausalLM`.
@@ -24,6 +24,9 @@ pub struct Provenance {
     /// The version of gamma that made the scores; `None` in files of versions that did not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// The device that the model ran on, in words: another one rounds otherwise. `None` in older files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// Every setting that can change a score, by name, in words. Empty in older files.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub named: BTreeMap<String, String>,
@@ -84,6 +87,9 @@ impl Provenance {
         if let (Some(before), Some(now)) = (&self.version, &now.version) {
             found.extend(Difference::between("version of gamma", Some(before), Some(now)));
         }
+        if let (Some(before), Some(now)) = (&self.device, &now.device) {
+            found.extend(Difference::between("device", Some(before), Some(now)));
+        }
         if self.named.is_empty() || now.named.is_empty() {
             found.extend(Difference::between("learner", Some(&self.learner), Some(&now.learner)));
         } else {
@@ -131,6 +137,7 @@ mod tests {
             learner: "8 rounds".into(),
             settings: digest,
             version: Some("0.1.0".into()),
+            device: Some("cpu".into()),
             named: [("rounds".into(), "8".into()), ("seed".into(), "0".into())].into(),
             tensors: [entry("a.weight"), entry("b.weight")].into(),
         }
@@ -152,11 +159,13 @@ mod tests {
         now.named.insert("pooled".into(), "true".into());
         now.settings = other;
         now.quantizer = "rtn asymmetric g128".into();
+        now.device = Some("NVIDIA H200, ptx_sm90".into());
         let found = words(&before, &now);
         let expected = [
             "tensor a.weight: `sha256:0707",
             "tensor b.weight: `sha256:0707",
             "quantizer: `rtn asymmetric g64` then, `rtn asymmetric g128` now",
+            "device: `cpu` then, `NVIDIA H200, ptx_sm90` now",
             "rounds: `8` then, `9` now",
             "pooled: nothing then, `true` now",
         ];
@@ -168,8 +177,13 @@ mod tests {
 
     #[test]
     fn origins_of_older_files_are_compared_by_their_hashes() {
-        let older =
-            Provenance { version: None, named: BTreeMap::new(), tensors: BTreeMap::new(), ..origin() };
+        let older = Provenance {
+            version: None,
+            device: None,
+            named: BTreeMap::new(),
+            tensors: BTreeMap::new(),
+            ..origin()
+        };
         assert!(words(&older, &origin()).is_empty());
         let other = Digest::sha256([9; 32]);
         assert!(words(&older, &Provenance { weights: other, ..origin() })[0].starts_with("weights: "));

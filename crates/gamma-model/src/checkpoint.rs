@@ -1,9 +1,11 @@
-//! The tensors of a Hugging Face folder, memory-mapped.
+//! The tensors of a Hugging Face folder, each read when it is asked for.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
+    io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use gamma_core::Digest;
@@ -32,11 +34,16 @@ pub struct Checkpoint {
 #[derive(Debug)]
 struct Shard {
     path: PathBuf,
-    map: Mmap,
+    /// Read, not mapped: the pages of a map would count as this process's memory, all of the model's
+    /// in the end.
+    file: Mutex<File>,
     metadata: Metadata,
     /// Where the tensors' bytes begin.
     start: usize,
 }
+
+/// Bytes that are read at once: whole values of every type.
+const PIECE: usize = 1 << 20;
 
 impl Shard {
     fn open(path: PathBuf) -> Result<Self, ModelError> {
@@ -44,13 +51,30 @@ impl Shard {
         let file = File::open(&path).map_err(read_error)?;
         #[expect(
             unsafe_code,
-            reason = "mapping is sound while nobody truncates the file; copying would double memory"
+            reason = "mapping is sound while nobody truncates the file; the header is checked against its length"
         )]
-        // SAFETY: the map is read-only and lives as long as the shard that owns it.
+        // SAFETY: the map is read-only and ends with this function.
         let map = unsafe { Mmap::map(&file) }.map_err(read_error)?;
         let (header, metadata) = SafeTensors::read_metadata(&map)
             .map_err(|source| ModelError::Safetensors { path: path.clone(), source })?;
-        Ok(Self { path, map, metadata, start: header + 8 })
+        Ok(Self { path, file: Mutex::new(file), metadata, start: header + 8 })
+    }
+
+    /// Shows the bytes of a tensor, piece after piece.
+    fn read(&self, info: &TensorInfo, see: &mut dyn FnMut(&[u8])) -> Result<(), ModelError> {
+        // `read_metadata` has checked that offsets ascend and that the last one ends the file.
+        let (from, to) = info.data_offsets;
+        let mut piece = vec![0; PIECE.min(to - from)];
+        for at in (from..to).step_by(PIECE) {
+            let piece = &mut piece[..PIECE.min(to - at)];
+            let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+            file.seek(SeekFrom::Start((self.start + at) as u64))
+                .and_then(|_| file.read_exact(piece))
+                .map_err(|source| ModelError::Read { path: self.path.clone(), source })?;
+            drop(file); // others may read while this piece is worked on
+            see(piece);
+        }
+        Ok(())
     }
 }
 
@@ -108,7 +132,7 @@ impl Checkpoint {
     /// [`ModelError`] if the tensor is missing, of another shape, not stored as floats, or holds
     /// a NaN or an infinity.
     pub fn read(&self, tensor: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
-        let (shard, info, bytes) = self.raw(tensor)?;
+        let (shard, info) = self.find(tensor)?;
         if info.shape != shape {
             return Err(ModelError::Shape {
                 tensor: tensor.to_owned(),
@@ -117,10 +141,17 @@ impl Checkpoint {
                 found: info.shape.clone(),
             });
         }
-        let values: Vec<f32> = match info.dtype {
-            Dtype::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-            Dtype::F16 => bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
-            Dtype::BF16 => bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
+        let mut values: Vec<f32> = Vec::with_capacity(shape.iter().product());
+        match info.dtype {
+            Dtype::F32 => shard.read(info, &mut |bytes| {
+                values.extend(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)));
+            })?,
+            Dtype::F16 => shard.read(info, &mut |bytes| {
+                values.extend(bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()));
+            })?,
+            Dtype::BF16 => shard.read(info, &mut |bytes| {
+                values.extend(bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()));
+            })?,
             other => {
                 return Err(ModelError::Dtype {
                     tensor: tensor.to_owned(),
@@ -128,7 +159,7 @@ impl Checkpoint {
                     found: format!("{other:?}"),
                 });
             }
-        };
+        }
         match values.iter().position(|value| !value.is_finite()) {
             None => Ok(values),
             Some(index) => Err(ModelError::NotFinite {
@@ -142,7 +173,7 @@ impl Checkpoint {
 
     /// The type in which a tensor is stored.
     pub(crate) fn float_type(&self, tensor: &str) -> Result<FloatType, ModelError> {
-        Ok(match self.raw(tensor)?.1.dtype {
+        Ok(match self.find(tensor)?.1.dtype {
             Dtype::BF16 => FloatType::Bf16,
             Dtype::F16 => FloatType::F16,
             _ => FloatType::F32,
@@ -157,9 +188,9 @@ impl Checkpoint {
     pub fn digest(&self) -> Result<Digest, ModelError> {
         let mut hash = Sha256::new();
         for tensor in self.tensors.keys() {
-            let (_, info, bytes) = self.raw(tensor)?;
+            let (shard, info) = self.find(tensor)?;
             hash.update(format!("{tensor}\0{:?}\0{:?}\0", info.dtype, info.shape));
-            hash.update(bytes);
+            shard.read(info, &mut |bytes| hash.update(bytes))?;
         }
         Ok(Digest::sha256(hash.finalize().into()))
     }
@@ -171,22 +202,19 @@ impl Checkpoint {
     pub fn digests(&self) -> Result<BTreeMap<String, Digest>, ModelError> {
         let names: Vec<&String> = self.tensors.keys().collect();
         let digest = |name: &&String| {
-            let (_, info, bytes) = self.raw(name)?;
+            let (shard, info) = self.find(name)?;
             let mut hash = Sha256::new();
             hash.update(format!("{:?}\0{:?}\0", info.dtype, info.shape));
-            hash.update(bytes);
+            shard.read(info, &mut |bytes| hash.update(bytes))?;
             Ok(((*name).clone(), Digest::sha256(hash.finalize().into())))
         };
         names.par_iter().map(digest).collect()
     }
 
-    fn raw(&self, tensor: &str) -> Result<(&Shard, &TensorInfo, &[u8]), ModelError> {
+    fn find(&self, tensor: &str) -> Result<(&Shard, &TensorInfo), ModelError> {
         let missing = || ModelError::MissingTensor { tensor: tensor.to_owned(), path: self.folder.clone() };
         let shard = &self.shards[*self.tensors.get(tensor).ok_or_else(missing)?];
-        let info = shard.metadata.info(tensor).ok_or_else(missing)?;
-        // `read_metadata` has checked that offsets ascend and that the last one ends the file.
-        let (from, to) = info.data_offsets;
-        Ok((shard, info, &shard.map[shard.start + from..shard.start + to]))
+        Ok((shard, shard.metadata.info(tensor).ok_or_else(missing)?))
     }
 }
 

@@ -3,27 +3,21 @@
 //!
 //! Use this crate if you need the *model* side alone: a forward pass whose linear weights can be
 //! replaced call by call, and whose modules can be listened to. It knows nothing of quantizers and
-//! solvers; it takes a [`Device`](burn::tensor::Device) and names no backend.
+//! solvers; it takes a [`Device`](burn::tensor::Device) and names no backend: `gamma-device` opens one.
 //!
 //! ```no_run
 //! use std::{ops::ControlFlow, sync::Arc};
 //! use gamma_model::{Checkpoint, Decoder, Judge, TextEncoder};
 //!
-//! let device = burn::tensor::Device::flex();
+//! let device = gamma_device::DeviceName::CPU.open()?;
 //! let checkpoint = Arc::new(Checkpoint::open("path/to/hf-folder")?);
 //! let text = TextEncoder::open(checkpoint.folder(), checkpoint.config())?;
 //! let windows = text.encode_files(&["evaluation.txt".into()])?.all(256)?;
 //! let decoder = Decoder::load(checkpoint, 256, &device)?;
 //! let judge = Judge::new(&decoder, windows, &mut |_| ControlFlow::Continue(()))?;
 //! println!("{:?}", judge.map(|judge| judge.full_precision().perplexity()));
-//! # Ok::<(), gamma_model::ModelError>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-//!
-//! | feature | adds |
-//! |---|---|
-//! | `flex` (default) | the CPU backend, in Rust alone |
-//! | `wgpu` | graphics cards through Vulkan, Metal or DirectX |
-//! | `cuda` | NVIDIA cards through CUDA |
 
 mod architecture;
 mod attention;

@@ -89,8 +89,6 @@ fn draw(logits: &[f32], u: f64) -> Option<u32> {
 mod tests {
     use std::{path::PathBuf, sync::Arc};
 
-    use burn::tensor::Device;
-
     use super::*;
     use crate::Checkpoint;
 
@@ -107,7 +105,7 @@ mod tests {
         ] {
             let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests").join(folder);
             let checkpoint = Arc::new(Checkpoint::open(path).expect("checkpoint"));
-            let decoder = Decoder::load(checkpoint, 16, &Device::flex()).expect("decoder");
+            let decoder = Decoder::load(checkpoint, 16, &gamma_device::tested()).expect("decoder");
             let block = decoder.block(1).expect("block");
             let sequences =
                 [1, 11].map(|step| (0..16).map(|i| (5 + i * step * 7) % 64).collect::<Vec<u32>>());

@@ -95,6 +95,12 @@ impl Tokens {
         &self.ids
     }
 
+    /// The length of the text, in bytes.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// `count` sequences of `length` tokens, spread evenly over the text, none overlapping.
     ///
     /// # Errors

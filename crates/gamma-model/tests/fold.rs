@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use gamma_model::{Checkpoint, Decoder, Producer};
 use half::bf16;
 
@@ -22,7 +22,7 @@ fn a_rescaled_block_computes_what_it_did_before() {
     ] {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests").join(folder);
         let checkpoint = Arc::new(Checkpoint::open(folder).expect("checkpoint"));
-        let decoder = Decoder::load(checkpoint, 8, &Device::flex()).expect("decoder");
+        let decoder = Decoder::load(checkpoint, 8, &gamma_device::tested()).expect("decoder");
         let hidden = decoder.embed(&[vec![1, 5, 2, 9, 30, 7, 11, 3]]);
         let mut block = decoder.block(1).expect("block");
         let before = values(block.forward(hidden.clone()));
@@ -54,8 +54,9 @@ fn a_rescaled_block_computes_what_it_did_before() {
 #[test]
 fn a_norm_keeps_its_type() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/fable");
-    let decoder = Decoder::load(Arc::new(Checkpoint::open(folder).expect("checkpoint")), 8, &Device::flex())
-        .expect("decoder");
+    let decoder =
+        Decoder::load(Arc::new(Checkpoint::open(folder).expect("checkpoint")), 8, &gamma_device::tested())
+            .expect("decoder");
     let mut block = decoder.block(0).expect("block");
     let original = values(block.norms()[0].1.clone());
     let input = &block.inputs()[0];

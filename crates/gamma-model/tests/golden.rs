@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use burn::tensor::{Device, Tensor, activation::log_softmax};
+use burn::tensor::{Tensor, activation::log_softmax};
 use gamma_model::{Checkpoint, Decoder, Evaluation, Judge, TextEncoder};
 use safetensors::SafeTensors;
 
@@ -52,7 +52,7 @@ fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
 fn check_logits(folder: &str, golden_file: &str) {
     let golden = golden(golden_file);
     let checkpoint = Arc::new(Checkpoint::open(tests_folder().join(folder)).expect("checkpoint"));
-    let decoder = Decoder::load(checkpoint, golden.ids[0].len(), &Device::flex()).expect("decoder");
+    let decoder = Decoder::load(checkpoint, golden.ids[0].len(), &gamma_device::tested()).expect("decoder");
     let mut hidden = decoder.embed(&golden.ids);
     for number in 0..decoder.config().blocks {
         hidden = decoder.block(number).expect("block").forward(hidden);
@@ -109,7 +109,7 @@ fn judge(folder: PathBuf, text: PathBuf, window: usize, most: usize) -> (Decoder
     let encoder = TextEncoder::open(checkpoint.folder(), checkpoint.config()).expect("tokenizer");
     let mut windows = encoder.encode_files(&[text]).expect("text").all(window).expect("windows");
     windows.truncate(most);
-    let decoder = Decoder::load(checkpoint, window, &Device::flex()).expect("decoder");
+    let decoder = Decoder::load(checkpoint, window, &gamma_device::tested()).expect("decoder");
     let judge = Judge::new(&decoder, windows, &mut |_| ControlFlow::Continue(()))
         .expect("finite")
         .expect("not stopped");
@@ -230,7 +230,7 @@ fn check_reference(folder: &Path) {
         let (text, expected) = (case["text"].as_str().expect("a text"), ids(&case["ids"]));
         assert_eq!(encoder.encode("a text", text).expect("known tokens").ids(), expected, "{name}: {text}");
     }
-    let decoder = Decoder::load(checkpoint, 128, &Device::flex()).expect("decoder");
+    let decoder = Decoder::load(checkpoint, 128, &gamma_device::tested()).expect("decoder");
 
     let forward = &reference["forward"];
     let tokens = ids(&forward["ids"]);

@@ -7,7 +7,6 @@ use std::{
     sync::Arc,
 };
 
-use burn::tensor::Device;
 use gamma_model::{Checkpoint, Config, Decoder, Judge, ModelError, TextEncoder, sample};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -51,7 +50,7 @@ fn edit_weights(path: &Path, edit: impl FnOnce(&mut Value, &mut Vec<u8>)) {
 
 /// Opens the checkpoint and reads every tensor.
 fn load(folder: &Path) -> Result<(), ModelError> {
-    let decoder = Decoder::load(Arc::new(Checkpoint::open(folder)?), 16, &Device::flex())?;
+    let decoder = Decoder::load(Arc::new(Checkpoint::open(folder)?), 16, &gamma_device::tested())?;
     (0..decoder.config().blocks).try_for_each(|number| decoder.block(number).map(drop))
 }
 
@@ -258,7 +257,7 @@ fn shards_that_are_missing_elsewhere_or_overlapping_are_refused() {
 #[test]
 fn windows_that_differ_in_length_or_vocabulary_are_refused() {
     let checkpoint = Arc::new(Checkpoint::open(copy().path()).expect("checkpoint"));
-    let decoder = Decoder::load(checkpoint, 16, &Device::flex()).expect("decoder");
+    let decoder = Decoder::load(checkpoint, 16, &gamma_device::tested()).expect("decoder");
     let judge =
         |windows| Judge::new(&decoder, windows, &mut |_| ControlFlow::Continue(())).expect_err("refused");
     assert!(matches!(judge(vec![vec![1; 8], vec![1; 7]]), ModelError::Length { length: 7, .. }));
@@ -270,7 +269,7 @@ fn windows_that_differ_in_length_or_vocabulary_are_refused() {
 #[test]
 fn more_sequences_than_fit_side_by_side_are_sampled_in_turn() {
     let checkpoint = Arc::new(Checkpoint::open(copy().path()).expect("checkpoint"));
-    let decoder = Decoder::load(checkpoint, 16, &Device::flex()).expect("decoder");
+    let decoder = Decoder::load(checkpoint, 16, &gamma_device::tested()).expect("decoder");
     let draw = |count| {
         let mut ticks = Vec::new();
         let mut tick = |done| {

@@ -2,7 +2,6 @@
 
 use std::{ops::ControlFlow, path::Path, sync::Arc};
 
-use burn::tensor::Device;
 use gamma_model::{Block, Checkpoint, Decoder, Judge, ModelError, TextEncoder, Tokens};
 
 const LENGTH: usize = 128;
@@ -16,7 +15,7 @@ fn fable() -> (Decoder, Tokens) {
     let checkpoint = Arc::new(Checkpoint::open(&folder).expect("fixture"));
     let text = TextEncoder::open(&folder, checkpoint.config()).expect("tokenizer");
     let tokens = text.encode_files(&[folder.join("evaluation.txt")]).expect("text");
-    (Decoder::load(checkpoint, LENGTH, &Device::flex()).expect("fits"), tokens)
+    (Decoder::load(checkpoint, LENGTH, &gamma_device::tested()).expect("fits"), tokens)
 }
 
 /// The blocks of a model whose weights from block `first` on are a tenth smaller.

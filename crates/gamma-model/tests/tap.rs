@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use gamma_model::{Block, Checkpoint, Decoder};
 
 const FOLDERS: [&str; 4] =
@@ -12,7 +12,7 @@ const FOLDERS: [&str; 4] =
 fn block(folder: &str) -> (Block, Tensor<3>) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests").join(folder);
     let checkpoint = Arc::new(Checkpoint::open(folder).expect("checkpoint"));
-    let decoder = Decoder::load(checkpoint, 8, &Device::flex()).expect("decoder");
+    let decoder = Decoder::load(checkpoint, 8, &gamma_device::tested()).expect("decoder");
     let hidden = decoder.embed(&[vec![1, 5, 2, 9, 30, 7, 11, 3], vec![4, 4, 8, 1, 0, 63, 2, 17]]);
     (decoder.block(1).expect("block"), hidden)
 }
@@ -162,7 +162,8 @@ fn the_gradient_in_the_input_of_experts_passes_through_their_shares() {
         let mut gradients = block.forward(leaf.clone()).square().sum().backward();
         let gradient = values(leaf.grad_remove(&mut gradients).expect("a gradient"));
         let loss = |values: Vec<f32>| -> f64 {
-            let hidden = Tensor::from_data(TensorData::new(values, [2, tokens, width]), &Device::flex());
+            let hidden =
+                Tensor::from_data(TensorData::new(values, [2, tokens, width]), &gamma_device::tested());
             let output = self::values(block.forward(hidden));
             output.iter().map(|&x| f64::from(x).powi(2)).sum()
         };

@@ -161,7 +161,7 @@ fn mix(original: &Tensor<2>, differences: &Tensor<2>, choice: &Shares) -> Tensor
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use burn::tensor::{Device, activation::silu};
+    use burn::tensor::activation::silu;
 
     use super::*;
     use crate::Tap;
@@ -193,7 +193,7 @@ pub(crate) mod tests {
         let mut rng = crate::choices::stream(seed, 0, 0, 0);
         let values: Vec<f32> =
             (0..shape.iter().product()).map(|_| rand::RngExt::random::<f32>(&mut rng) * 2.0 - 1.0).collect();
-        Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+        Tensor::from_data(TensorData::new(values, shape), &gamma_device::tested())
     }
 
     pub(crate) fn bank<B: Block>(block: B, shapes: &[[usize; 2]], candidates: usize) -> Bank<B> {
@@ -254,7 +254,7 @@ pub(crate) mod tests {
         // The plain version: the shares are leaves and the graph holds every candidate.
         let input = random([2, 9, 6], 1);
         let target = Target::new(bank.block.forward(&bank.originals, input.clone()));
-        let device = Device::flex();
+        let device = gamma_device::tested();
         let leaves: Vec<Tensor<2>> = choices
             .iter()
             .map(|y| {
@@ -290,7 +290,7 @@ pub(crate) mod tests {
     fn first_tokens_and_massive_activations_are_masked() {
         let mut values = vec![1.0_f32; 2 * 8 * 4];
         values[5 * 4] = 1e4; // token 5 of the first sequence
-        let output = Tensor::<3>::from_data(TensorData::new(values, [2, 8, 4]), &Device::flex());
+        let output = Tensor::<3>::from_data(TensorData::new(values, [2, 8, 4]), &gamma_device::tested());
         let target = Target::new(output);
         assert!((target.tokens - 13.0).abs() < 1e-12);
         assert!((energy(&target) - 4.0).abs() < 1e-12);

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, ops::ControlFlow};
 
-use burn::tensor::{Device, Tensor, TensorData, activation::silu};
+use burn::tensor::{Tensor, TensorData, activation::silu};
 use gamma_core::{BitWidth, Format, GroupSize, ModuleName, ScoreTable};
 use gamma_preference::{Bank, Block, Candidate, Competitor, Head, Network, Tap};
 use gamma_proxy::{Ending, Labels, Proxy, ProxyError, Trial, by_gradients, by_trials, locally};
@@ -41,7 +41,7 @@ fn linear(x: &Tensor<3>, weight: &Tensor<2>) -> Tensor<3> {
 fn random<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<D> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random::<f32>() * 2.0 - 1.0).collect();
-    Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+    Tensor::from_data(TensorData::new(values, shape), &gamma_device::tested())
 }
 
 /// Blocks of two modules with two candidates each: errors of 30 % and of 5 % of random directions.
@@ -248,7 +248,7 @@ fn first_order_scores_add_up_gradients_at_the_quantized_model() {
         let shift = |by: f32| {
             let mut values = vec![0.0_f32; difference.len()];
             values[at] = by;
-            Tensor::<2>::from_data(TensorData::new(values, [WIDTH, INNER]), &Device::flex())
+            Tensor::<2>::from_data(TensorData::new(values, [WIDTH, INNER]), &gamma_device::tested())
         };
         let slope = (all(&shift(step)) - all(&shift(-step))) / (2.0 * f64::from(step));
         expected += (slope * f64::from(*d)).abs();

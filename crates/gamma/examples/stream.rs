@@ -5,10 +5,11 @@
 //! say otherwise.
 #![allow(clippy::print_stdout, reason = "a program that reports")]
 
-use std::{env, error::Error, fs, ops::ControlFlow, sync::Arc, time::Instant};
+use std::{env, error::Error, ops::ControlFlow, sync::Arc, time::Instant};
 
 use gamma::{
-    Builder, Calibration, Config, Device, Event, Gamma, GroupSize, ModelError, Reading, Rtn, Settings, Source,
+    Builder, Calibration, Config, Device, Event, Gamma, GroupSize, ModelError, Reading, Rtn, Settings,
+    Source, peak_memory,
 };
 
 /// Weights drawn from a table by name and position.
@@ -92,13 +93,6 @@ fn builder(flags: &Flags) -> Result<Builder, Box<dyn Error>> {
     })
 }
 
-/// The most memory that this process ever had, where the system says so.
-fn peak() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
-}
-
 fn main() -> Result<(), Box<dyn Error>> {
     let flags = Flags(env::args().skip(1).collect());
     let run = builder(&flags)?.build()?;
@@ -115,10 +109,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     })?;
     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     println!("{:10.0} s in all", start.elapsed().as_secs_f64());
-    if let Some(peak) = peak() {
+    println!("{:10} modules scored", scores.table.modules().len());
+    if let Some(peak) = peak_memory() {
         let ratio = peak as f64 / demand.memory() as f64;
         println!("{:10.1} MiB at the peak, {ratio:.2} of what was announced", mebibytes(peak));
+        assert!(ratio <= 1.0, "the formula in `Run::demand` announces too little");
     }
-    println!("{:10} modules scored", scores.table.modules().len());
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::{
 
 use burn::tensor::Device;
 use gamma_core::{BitWidth, Format, GroupSize};
+use gamma_device::DeviceName;
 use gamma_model::{Checkpoint, Config, Decoder, Source as Weights, TextEncoder};
 use gamma_quant::{Quantizer, Rescale, Rtn};
 
@@ -14,7 +15,7 @@ use crate::{
     Calibration, Error, Run, ScoreSource, Settings,
     bank::Method,
     calibration::Source,
-    run::{Parts, Sequences, default_device},
+    run::{Parts, Sequences},
 };
 
 /// Where everything starts: [`Gamma::builder`].
@@ -169,10 +170,7 @@ impl Builder {
                 return Err(Error::Setting { setting, found: "0".into(), expected: "at least one sequence" });
             }
         }
-        let device = self.device.or_else(default_device).ok_or(Error::Missing {
-            setting: "device",
-            expected: "a device; this build has no default one because the feature `flex` is off",
-        })?;
+        let device = self.device.map_or_else(|| DeviceName::CPU.open(), Ok)?;
         let (source, folder) = open(self.model, self.source)?;
         let config = source.config();
         let length = match &calibration.source {
@@ -181,10 +179,12 @@ impl Builder {
         };
         let decoder = Arc::new(Decoder::load(Arc::clone(&source), length, &device)?);
         let text = folder.as_deref().map(|folder| TextEncoder::open(folder, config)).transpose()?;
+        let mut text_bytes = 0;
         let sequences = match &calibration.source {
             Source::Files(paths) => {
                 let text = text.as_ref().ok_or(Error::NoFolder { wanted: "text as tokens" })?;
                 let tokens = text.encode_files(paths)?;
+                text_bytes = tokens.text_bytes() as u64;
                 let spare = (tokens.ids().len() / length.max(1)).saturating_sub(calibration.sequences);
                 let gate = calibration.gate().min(spare);
                 let gate = if gate < SMALLEST_GATE { 0 } else { gate };
@@ -215,6 +215,7 @@ impl Builder {
             sequences,
             bank: Mutex::default(),
             sampled: OnceLock::new(),
+            text_bytes,
             max_memory: self.max_memory,
             scratch: self.scratch.unwrap_or_else(std::env::temp_dir),
         })

@@ -1,7 +1,7 @@
 //! What a learning run takes, before it begins: memory, room on a disk, and time.
 
 use std::{
-    fmt,
+    fmt, fs,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,9 +15,8 @@ use crate::{Error, Run, filed::Room, run::Sequences, spill::Spill};
 
 /// What a learning run takes.
 ///
-/// The formula is in `docs/performance.md`, with what was measured beside it. It counts what gamma
-/// holds; the pages of a checkpoint that the system keeps in memory as long as nobody needs it more come
-/// on top.
+/// The formula is in `docs/performance.md`, with what was measured beside it: the resident memory of the
+/// whole process. What the system keeps of files, as long as nobody needs the memory more, comes on top.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Demand {
@@ -41,7 +40,9 @@ pub struct Share {
 }
 
 /// The program itself, its tokenizer, and what allocators keep for later.
-const PROGRAM: u64 = 64 << 20;
+const PROGRAM: u64 = 96 << 20;
+/// What the tokenizer takes for each byte of a text: where each came from, and every token in words.
+const ENCODING: u64 = 96;
 /// Logits in memory at once; as in the end loss.
 const LOGITS: u64 = 1 << 22;
 
@@ -84,6 +85,15 @@ impl fmt::Display for Demand {
         }
         write!(f, "{:10.1} MiB in a temporary file", mebibytes(self.disk))
     }
+}
+
+/// The most memory that this process was ever resident with, in bytes; what a [`Demand`] is compared
+/// with. `None` where the system does not say (it does on Linux).
+#[must_use]
+pub fn peak_memory() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
 }
 
 /// Sizes that memory depends on, in numbers of values or weights.
@@ -141,6 +151,7 @@ impl Run {
         };
         let states = if needs == CalibrationNeeds::Nothing { 0 } else { 8 * sizes.state * sizes.all };
         let quantizing = [
+            Share { what: "the text while it is encoded", bytes: ENCODING * self.text_bytes },
             Share { what: "one block", bytes: 4 * sizes.block },
             Share { what: "its inputs' statistics", bytes: sums },
             Share { what: "a module on its way", bytes: 16 * sizes.module },

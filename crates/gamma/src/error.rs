@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf};
 
 use gamma_core::{Difference, Digest, FileError, Format, ModuleName, PlanError, ScoreTableError};
+use gamma_device::DeviceError;
 use gamma_export::{ExportError, Target};
 use gamma_ggml::GgmlType;
 use gamma_ilp::ProjectError;
@@ -34,6 +35,9 @@ pub enum Error {
         /// What would work.
         expected: &'static str,
     },
+    /// There is no such device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The model, its tokenizer or a text.
     #[error(transparent)]
     Model(#[from] ModelError),

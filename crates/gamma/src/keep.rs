@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gamma_core::{Difference, Digest, Provenance};
+use gamma_core::{Digest, Provenance};
 use gamma_preference::{State, Step};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -100,7 +100,7 @@ impl StateFile {
     }
 
     /// The state to go on from, if it is one of the run that `origin` describes.
-    pub(crate) fn read(&self, origin: &Origin) -> Result<Option<State>, Error> {
+    pub(crate) fn read(&self, origin: &Provenance) -> Result<Option<State>, Error> {
         if self.found == Found::Replace {
             return Ok(None);
         }
@@ -116,7 +116,7 @@ impl StateFile {
     }
 
     /// What the file holds, if it is there, and where that came from.
-    pub(crate) fn open(&self) -> Result<Option<(Origin, State)>, Error> {
+    pub(crate) fn open(&self) -> Result<Option<(Provenance, State)>, Error> {
         let bytes = match fs::read(&self.path) {
             Ok(bytes) => bytes,
             Err(source) if source.kind() == ErrorKind::NotFound => return Ok(None),
@@ -138,7 +138,7 @@ impl StateFile {
         Ok(Some((header.origin, state)))
     }
 
-    fn write(&self, origin: &Origin, state: &State) -> Result<(), Error> {
+    fn write(&self, origin: &Provenance, state: &State) -> Result<(), Error> {
         let state = state.to_bytes();
         let header = Header { format: FORMAT.to_owned(), origin: origin.clone(), state: digest(&state) };
         let mut bytes = serde_json::to_vec(&header).expect("text and hashes serialize");
@@ -159,28 +159,12 @@ impl StateFile {
     }
 }
 
-/// What the state of a run depends on.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Origin {
-    pub(crate) provenance: Provenance,
-    /// Another device rounds otherwise.
-    pub(crate) device: String,
-}
-
-impl Origin {
-    pub(crate) fn differences(&self, now: &Self) -> Vec<Difference> {
-        let mut found = self.provenance.differences(&now.provenance);
-        found.extend(Difference::between("device", Some(&self.device), Some(&now.device)));
-        found
-    }
-}
-
-const FORMAT: &str = "gamma.learning/1";
+const FORMAT: &str = "gamma.learning/2";
 
 #[derive(Serialize, Deserialize)]
 struct Header {
     format: String,
-    origin: Origin,
+    origin: Provenance,
     state: Digest,
 }
 
@@ -191,7 +175,7 @@ fn digest(bytes: &[u8]) -> Digest {
 /// Writes states while learning goes on, and holds back a request to stop until one is written.
 pub(crate) struct Keeper<'a> {
     file: &'a StateFile,
-    origin: Origin,
+    origin: Provenance,
     progress: &'a mut dyn Progress,
     written: Instant,
     latest: Option<State>,
@@ -200,7 +184,7 @@ pub(crate) struct Keeper<'a> {
 }
 
 impl<'a> Keeper<'a> {
-    pub(crate) fn new(file: &'a StateFile, origin: Origin, progress: &'a mut dyn Progress) -> Self {
+    pub(crate) fn new(file: &'a StateFile, origin: Provenance, progress: &'a mut dyn Progress) -> Self {
         let written = Instant::now();
         Self { file, origin, progress, written, latest: None, stopping: false, failed: None }
     }

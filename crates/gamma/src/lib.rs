@@ -58,10 +58,14 @@
 //!
 //! | feature | default | adds |
 //! |---|---|---|
-//! | `flex` | yes | the CPU backend, in Rust alone, and with it a default device |
+//! | `flex` | yes | the CPU, in Rust alone, and with it a default device |
 //! | `highs` | yes | HiGHS as a second solver, a C++ library |
 //! | `wgpu` | | graphics cards through Vulkan, Metal or DirectX |
-//! | `cuda` | | NVIDIA cards through CUDA |
+//! | `vulkan`, `metal` | | the same through this interface alone, with its own shaders |
+//! | `cuda` | | NVIDIA cards; the build downloads a compiler |
+//! | `rocm` | | AMD cards; the build needs `ROCm` |
+//!
+//! [`DeviceName`] opens a device by its name, and [`Builder::device`] takes it.
 
 mod applied;
 mod bank;
@@ -96,7 +100,7 @@ pub use builder::{Builder, Gamma};
 pub use calibration::Calibration;
 pub use choices::{Choices, ChosenBits};
 pub use compare::{Comparison, Row, Strategy, read_csv, to_csv};
-pub use demand::{Demand, Share};
+pub use demand::{Demand, Share, peak_memory};
 pub use error::Error;
 pub use judge::{Jury, Protocol};
 pub use keep::{Found, StateFile};
@@ -114,6 +118,7 @@ pub use gamma_core::{
     GroupSize, ModuleName, ModuleScores, Provenance, Remainder, Routing, ScoreKind, ScoreTable, ScoredOption,
     ScoresFile, SparseExpert, Symmetry,
 };
+pub use gamma_device::{self as device, DeviceError, DeviceName};
 pub use gamma_export::{
     self as export, ExportError, GgufReport, IntegerLayout, Precision, Recipe, Target, Unplanned,
     WrittenFile, write_atomically,

@@ -141,7 +141,6 @@ pub(crate) fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 mod tests {
     use std::{path::Path, sync::Arc};
 
-    use burn::tensor::Device;
     use gamma_model::{Checkpoint, Decoder};
 
     use super::*;
@@ -166,7 +165,7 @@ mod tests {
     fn start(folder: &str, number: usize, length: u32) -> (Block, Vec<Tensor<3>>) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(folder);
         let checkpoint = Arc::new(Checkpoint::open(folder).expect("checkpoint"));
-        let decoder = Decoder::load(checkpoint, 64, &Device::flex()).expect("decoder");
+        let decoder = Decoder::load(checkpoint, 64, &gamma_device::tested()).expect("decoder");
         let text = |seed: u32| (0..length).map(|i| (7 * i * i + 3 * i + seed) % 64).collect::<Vec<u32>>();
         let hidden = [1, 20].map(|seed| decoder.embed(&[text(seed), text(seed + 1)]));
         (decoder.block(number).expect("block"), hidden.to_vec())

@@ -1,12 +1,9 @@
 //! What earlier runs have left: scores that may be used again, and runs that may be extended.
 
-use gamma_core::{Difference, Format, ModuleName};
+use gamma_core::{Difference, Format, ModuleName, Provenance};
 use gamma_preference::extend;
 
-use crate::{
-    Error, Event, Learning, Progress, Run, Scores, StateFile, keep::Origin, network::BankedDecoder,
-    run::learner,
-};
+use crate::{Error, Event, Learning, Progress, Run, Scores, StateFile, network::BankedDecoder, run::learner};
 
 impl Run {
     /// Whether `scores` are what [`learn`](Self::learn) gives: of the same tensors, calibration tokens,
@@ -15,7 +12,7 @@ impl Run {
     /// # Errors
     /// [`Error::OtherScores`] says in what they differ.
     pub fn verify(&self, scores: &Scores, progress: &mut dyn Progress) -> Result<(), Error> {
-        let now = self.origin(progress)?.provenance;
+        let now = self.origin(progress)?;
         let differences = scores.provenance.differences(&now);
         if differences.is_empty() { Ok(()) } else { Err(Error::OtherScores { differences }) }
     }
@@ -33,10 +30,10 @@ impl Run {
         let now = self.origin(progress)?;
         let path = file.path().to_owned();
         let (then, state) = file.open()?.ok_or_else(|| Error::NoState { path: path.clone() })?;
-        let before = then.provenance.named.get("formats").cloned().unwrap_or_default();
+        let before = then.named.get("formats").cloned().unwrap_or_default();
         let before: Vec<&str> = before.split(", ").collect();
         let kept = before.iter().all(|then| self.formats.iter().any(|now| now.to_string() == **then));
-        let added = now.provenance.quantizer.contains(&then.provenance.quantizer);
+        let added = now.quantizer.contains(&then.quantizer);
         let other = |difference: &Difference| match difference.what.as_str() {
             "formats" => !kept,
             "quantizer" => !added,
@@ -75,9 +72,8 @@ impl Run {
     }
 
     /// What the scores and the state of this run depend on.
-    pub(crate) fn origin(&self, progress: &mut dyn Progress) -> Result<Origin, Error> {
+    pub(crate) fn origin(&self, progress: &mut dyn Progress) -> Result<Provenance, Error> {
         let (sequences, settings) = (self.sequences(progress)?, &self.learning);
-        let provenance = self.provenance(sequences, &learner(settings), settings.named());
-        Ok(Origin { provenance, device: format!("{:?}", self.decoder.device()) })
+        Ok(self.provenance(sequences, &learner(settings), settings.named()))
     }
 }

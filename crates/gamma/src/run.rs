@@ -75,6 +75,8 @@ pub struct Run {
     pub(crate) bank: Mutex<CandidateBank>,
     /// Sequences that the model wrote itself, once it has.
     pub(crate) sampled: OnceLock<Parts>,
+    /// Bytes of the calibration text.
+    pub(crate) text_bytes: u64,
     /// Bytes that learning may take.
     pub(crate) max_memory: Option<u64>,
     /// Where the rest goes.
@@ -508,6 +510,7 @@ impl Run {
             learner,
             settings: Digest::sha256(Sha256::digest(settings).into()),
             version: Some(version.to_owned()),
+            device: Some(gamma_device::describe(self.device())),
             named,
             tensors: self.tensors.clone(),
         }
@@ -578,16 +581,4 @@ fn digest(sequences: &[Vec<u32>]) -> Digest {
         tokens.update([0xff; 4]); // between sequences
     }
     Digest::sha256(tokens.finalize().into())
-}
-
-/// The CPU, where it is compiled in.
-#[expect(clippy::unnecessary_wraps, reason = "without the feature there is none")]
-#[cfg(feature = "flex")]
-pub(crate) fn default_device() -> Option<Device> {
-    Some(Device::flex())
-}
-
-#[cfg(not(feature = "flex"))]
-pub(crate) fn default_device() -> Option<Device> {
-    None
 }

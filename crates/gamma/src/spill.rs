@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn what_is_shelved_comes_back_bit_for_bit_and_places_are_used_again() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (device, spill) = (Device::flex(), Spill::in_folder(folder.path()).expect("a file"));
+        let (device, spill) = (gamma_device::tested(), Spill::in_folder(folder.path()).expect("a file"));
         assert_eq!(fs::read_dir(folder.path()).expect("reads").count(), 0, "the file has no name");
         let state = |seed: u32| {
             let values: Vec<f32> = (0..24).map(|i| f32::from_bits(0x3f80_0001 + 977 * (i + seed))).collect();

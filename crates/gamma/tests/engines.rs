@@ -17,6 +17,7 @@ fn fable() -> PathBuf {
 
 fn run(quantizer: impl Quantizer + 'static, candidates: &[u8]) -> Run {
     Gamma::builder()
+        .device(gamma::device::tested())
         .model(fable())
         .calibration(Calibration::text_file(fable().join("calibration.txt")).sequences(8).length(128))
         .quantizer(quantizer)

@@ -24,6 +24,7 @@ fn group() -> GroupSize {
 fn builder(model: &str) -> gamma::Builder {
     let text = tests().join("fixtures/fable/calibration.txt");
     Gamma::builder()
+        .device(gamma::device::tested())
         .model(tests().join("golden").join(model))
         .calibration(Calibration::text_file(text).sequences(3).length(32))
         .quantizer(Rtn::asymmetric(group()))

@@ -23,6 +23,7 @@ fn brief(reading: Reading) -> Settings {
 
 fn builder(model: &Path) -> Builder {
     Gamma::builder()
+        .device(gamma::device::tested())
         .model(model)
         .calibration(Calibration::text_files([fable().join("README.md")]).sequences(6).length(24))
         .quantizer(Rtn::asymmetric(GroupSize::new(64).expect("valid")))

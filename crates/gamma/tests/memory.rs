@@ -6,8 +6,8 @@ use std::{
 };
 
 use gamma::{
-    Budget, Builder, Calibration, Device, Error, Gamma, Gptq, GroupSize, ModelError, Objective, Quiet,
-    Reading, Rtn, Run, Scores, Settings, Source,
+    Budget, Builder, Calibration, Error, Gamma, Gptq, GroupSize, ModelError, Objective, Quiet, Reading, Rtn,
+    Run, Scores, Settings, Source,
     model::{Checkpoint, Config, TextEncoder},
 };
 
@@ -30,6 +30,7 @@ fn brief(hidden: f64) -> Settings {
 
 fn builder() -> Builder {
     Gamma::builder()
+        .device(gamma::device::tested())
         .model(fable())
         .calibration(Calibration::tokens(tokens()))
         .quantizer(Gptq::asymmetric(GroupSize::new(64).expect("valid")))
@@ -97,7 +98,7 @@ fn an_engine_that_holds_the_weights_learns_and_applies_without_a_folder() {
         .quantizer(Rtn::asymmetric(GroupSize::new(64).expect("valid")))
         .candidates([2, 4])
         .learning(brief(0.0))
-        .device(Device::flex())
+        .device(gamma::device::tested())
         .build()
         .expect("valid");
     let found = hosted.learn(&mut Quiet).expect("learns");

@@ -27,6 +27,7 @@ fn brief() -> Settings {
 
 fn builder() -> gamma::Builder {
     Gamma::builder()
+        .device(gamma::device::tested())
         .model(fable())
         .calibration(Calibration::text_file(fable().join("calibration.txt")).sequences(32).length(128))
         .quantizer(Rtn::asymmetric(group()))
@@ -93,7 +94,12 @@ fn stored_bits_are_the_bytes_of_the_written_tensors_and_the_checkpoint_is_the_ju
     let text = [fable().join("evaluation.txt")];
     let jury = run.jury(&text, Some(128), Some(8), &mut Quiet).expect("judges");
     let judged = jury.evaluate(&applied, &mut Quiet).expect("finite");
-    let reread = Gamma::builder().model(&out).calibration(Calibration::none()).build().expect("loads");
+    let reread = Gamma::builder()
+        .device(gamma::device::tested())
+        .model(&out)
+        .calibration(Calibration::none())
+        .build()
+        .expect("loads");
     let again = reread.jury(&text, Some(128), Some(8), &mut Quiet).expect("judges").full_precision();
     assert!((judged.loss - again.loss).abs() < 1e-12, "{judged:?} and {again:?}");
     assert!(matches!(reread.apply(&plan), Err(Error::OtherWeights { .. })));

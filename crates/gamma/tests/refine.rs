@@ -20,6 +20,7 @@ fn run() -> &'static Run {
     RUN.get_or_init(|| {
         let calibration = Calibration::text_file(fable().join("calibration.txt"));
         Gamma::builder()
+            .device(gamma::device::tested())
             .model(fable())
             .calibration(calibration.sequences(16).gate_sequences(8).length(64))
             .quantizer(Rtn::asymmetric(GroupSize::new(64).expect("valid")))
@@ -191,6 +192,7 @@ fn resamples_tell_choices_that_the_data_support_from_coin_flips() {
     let settings = Settings { rounds: 2, steps: 8, survey_draws: 1, ..Settings::default() };
     let calibration = Calibration::text_file(fable().join("calibration.txt"));
     let run = Gamma::builder()
+        .device(gamma::device::tested())
         .model(fable())
         .calibration(calibration.sequences(16).length(64))
         .quantizer(Rtn::asymmetric(GroupSize::new(64).expect("valid")))
@@ -223,7 +225,12 @@ fn resamples_tell_choices_that_the_data_support_from_coin_flips() {
 fn too_little_text_to_refine_is_found_out_before_learning() {
     let text = Calibration::text_file(fable().join("calibration.txt"));
     let run = |calibration: Calibration| {
-        Gamma::builder().model(fable()).calibration(calibration).build().expect("valid settings")
+        Gamma::builder()
+            .device(gamma::device::tested())
+            .model(fable())
+            .calibration(calibration)
+            .build()
+            .expect("valid settings")
     };
     let error = run(text.clone().sequences(1).gate_sequences(0).length(64)).check_gate().unwrap_err();
     assert!(error.to_string().contains("calibration.sequences"), "{error}");

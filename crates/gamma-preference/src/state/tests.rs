@@ -1,6 +1,6 @@
 use std::{convert::Infallible, ops::ControlFlow};
 
-use burn::tensor::{Device, Tensor, TensorData, activation::silu};
+use burn::tensor::{Tensor, TensorData, activation::silu};
 use gamma_core::{BitWidth, Format, GroupSize, ModuleName};
 use rand::RngExt;
 
@@ -17,7 +17,7 @@ fn random<const D: usize>(shape: [usize; D], seed: u64, size: f32) -> Tensor<D> 
     let mut rng = stream(seed, 0, 0, 0);
     let values: Vec<f32> =
         (0..shape.iter().product()).map(|_| (rng.random::<f32>() * 2.0 - 1.0) * size).collect();
-    Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+    Tensor::from_data(TensorData::new(values, shape), &gamma_device::tested())
 }
 
 /// `x + silu(x Wᵀ)`, and a head that takes the stream for logits.

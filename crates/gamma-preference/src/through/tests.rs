@@ -1,7 +1,7 @@
 use std::{convert::Infallible, ops::ControlFlow};
 
 use burn::tensor::{
-    Device, TensorData,
+    TensorData,
     activation::{log_softmax, silu},
 };
 use gamma_core::{BitWidth, Format, GroupSize, ModuleName};
@@ -24,7 +24,7 @@ fn random<const D: usize>(shape: [usize; D], seed: u64, size: f32) -> Tensor<D> 
     let mut rng = stream(seed, 0, 0, 0);
     let values: Vec<f32> =
         (0..shape.iter().product()).map(|_| (rng.random::<f32>() * 2.0 - 1.0) * size).collect();
-    Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+    Tensor::from_data(TensorData::new(values, shape), &gamma_device::tested())
 }
 
 /// `x Wᵀ` for tokens.
@@ -220,7 +220,7 @@ fn slopes_and_loss_equal_those_of_autodiff_through_everything_at_once() {
     let found = found(&mut toy, both(), &mixtures(&shares), &[]);
 
     // The plain version: shares are leaves, and one graph holds all candidates and all blocks.
-    let device = Device::flex();
+    let device = gamma_device::tested();
     let leaves: Vec<Tensor<2>> = shares
         .iter()
         .map(|shares| {
@@ -347,7 +347,7 @@ fn per_module_costs_are_those_of_the_second_moments_of_the_inputs() {
         learn(&mut toy, &inputs(), &settings, &mut |_: &_| ControlFlow::Continue(())).expect("learns");
     assert_eq!(toy.loads, [0, 1, 2]);
     // The closed form, for the second module of the second block: tr(D H Dᵀ) / tr(W H Wᵀ).
-    let mut hessian = Tensor::<2>::zeros([INNER, INNER], &Device::flex());
+    let mut hessian = Tensor::<2>::zeros([INNER, INNER], &gamma_device::tested());
     for input in inputs() {
         let state = toy.kinds[0].forward(&toy.originals[0], input);
         toy.kinds[1].forward_tapped(&toy.originals[1], state, &mut |slot, x, y| {
