@@ -2,11 +2,23 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Tensor, activation::softmax};
+use burn::tensor::{Device, Tensor, activation::softmax};
 
 #[cfg(feature = "flex")]
 use crate::fused;
 use crate::{Config, ModelError, block::rms_norm, positions::Positions, sample::Past};
+
+/// Whether attention on `device` writes the scores of all pairs of tokens to memory, and keeps them while
+/// a gradient may be asked for. On the CPU it does not.
+#[must_use]
+pub fn keeps_scores(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    if fused::runs_on(device) {
+        return false;
+    }
+    _ = device;
+    true
+}
 
 /// The heads of a block, and the norms of its queries and keys where the family has them.
 #[derive(Clone, Debug)]
@@ -105,7 +117,7 @@ impl Attention {
 
 #[cfg(all(test, feature = "flex"))]
 mod tests {
-    use burn::tensor::{Device, Distribution};
+    use burn::tensor::Distribution;
 
     use super::*;
 

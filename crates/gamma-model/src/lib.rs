@@ -37,6 +37,7 @@ mod source;
 mod text;
 
 pub use architecture::Architecture;
+pub use attention::keeps_scores;
 pub use block::{Block, Tap};
 pub use checkpoint::Checkpoint;
 pub use config::{Config, Experts, Module, ROLES, RopeScaling};

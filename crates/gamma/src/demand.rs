@@ -255,14 +255,17 @@ impl Run {
     }
 
     /// Bytes of what autodiff keeps of one step: per token some values as wide as the stream, the
-    /// feed-forward layer and the heads, and for each pair of tokens the scores of every head; and of
-    /// the predictions, a few values per class.
+    /// feed-forward layer and the heads; for each pair of tokens the scores of every head, where they
+    /// are kept; and of the predictions, a few values per class.
     fn graph_bytes(&self, sizes: &Sizes) -> u64 {
         let config = self.config();
         let attention = (config.heads + 2 * config.kv_heads) * config.head_dim;
         let per_token = 14 * config.hidden_size + 8 * config.intermediate_size + 6 * attention;
         let length = sizes.tokens / self.batch.max(1) as u64;
-        let scores = 4 * config.heads as u64 * sizes.tokens * length;
+        let scores = match gamma_model::keeps_scores(self.device()) {
+            true => 4 * config.heads as u64 * sizes.tokens * length,
+            false => 0,
+        };
         let rows = sizes.tokens.min((LOGITS / config.vocab_size as u64).max(1));
         let classes = 8 * rows * config.vocab_size as u64;
         4 * u64::max(sizes.tokens * per_token as u64 + scores, classes)

@@ -37,10 +37,14 @@ pub(crate) trait Fused<const N: usize>: Clone + std::fmt::Debug + Send + 'static
     fn backward(&self, inputs: [&[f32]; N], gradient: &[f32]) -> [Vec<f32>; N];
 }
 
+/// Whether fused operations run on `device`.
+pub(crate) fn runs_on(device: &Device) -> bool {
+    device.clone().without_autodiff() == Device::flex()
+}
+
 /// Whether fused operations can take `tensors`.
 pub(crate) fn takes<const D: usize>(tensors: &[&Tensor<D>]) -> bool {
-    let cpu = Device::flex();
-    tensors.iter().all(|x| x.dtype() == DType::F32 && x.device().without_autodiff() == cpu)
+    tensors.iter().all(|x| x.dtype() == DType::F32 && runs_on(&x.device()))
 }
 
 /// The result of `op`, differentiable if one of `inputs` is.
