@@ -1,6 +1,7 @@
 """What the scripts that run the command share: gamma itself, windows of text, tensors, and losses."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -10,7 +11,9 @@ WINDOW, WINDOWS = 256, 48
 
 
 def run(*arguments):
-    done = subprocess.run([str(a) for a in arguments], capture_output=True, text=True)
+    # Models of a few million parameters run no faster on more threads, and far slower on a busy machine.
+    one = os.environ | {"RAYON_NUM_THREADS": "1"}
+    done = subprocess.run([str(a) for a in arguments], capture_output=True, text=True, env=one)
     if done.returncode != 0:
         raise RuntimeError(done.stderr.strip())
     return done.stdout

@@ -22,9 +22,8 @@ from common import WINDOW, WINDOWS, judge, log_probabilities, run
 
 # Name, number of the mix, whether it is uniform.
 MIXES = [
-    ("Q2_K pure", 10, True), ("Q2_K", 10, False), ("Q3_K_S", 11, False), ("Q3_K_M", 12, False),
-    ("Q4_0 pure", 2, True), ("Q4_K pure", 15, True), ("Q4_K_M", 15, False), ("Q5_K pure", 17, True),
-    ("Q5_K_M", 17, False), ("Q6_K", 18, False), ("Q8_0", 7, False),
+    ("Q2_K", 10, False), ("Q3_K_M", 12, False), ("Q4_K, uniform", 15, True), ("Q4_K_M", 15, False),
+    ("Q5_K_M", 17, False), ("Q6_K", 18, False),
 ]
 
 

@@ -242,7 +242,8 @@ def measured(gamma, model, evaluation, checkpoints):
 def same(found, expected):
     """In words, whether all matrices are equal bit for bit; adding zero makes one zero of both."""
     differ, worst = 0, 0.0
-    matrices = {name: values for name, values in expected.items() if values.ndim == 2 and name in found}
+    matrices = {name: values for name, values in expected.items() if values.ndim == 2}
+    assert matrices.keys() <= found.keys(), matrices.keys() - found.keys()
     for name, values in matrices.items():
         if not np.array_equal(found[name] + 0.0, values + 0.0):
             differ += 1
