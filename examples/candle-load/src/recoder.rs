@@ -19,6 +19,8 @@ pub struct Recoder<'a> {
     importances: BTreeMap<String, Vec<f32>>,
     /// By where the tensor would stand in the file: its name, and the type that it gets.
     tensors: BTreeMap<u64, (String, GgmlType)>,
+    /// Where the file would end.
+    end: u64,
     current: Cursor<Vec<u8>>,
 }
 
@@ -58,7 +60,8 @@ impl<'a> Recoder<'a> {
                 importances.insert(name.clone(), importance);
             }
         }
-        Ok((Self { source, importances, tensors, current: Cursor::default() }, content))
+        let end = content.tensor_data_offset + end;
+        Ok((Self { source, importances, tensors, end, current: Cursor::default() }, content))
     }
 
     fn encode(&self, name: &str, kind: GgmlType) -> Result<Vec<u8>> {
@@ -115,7 +118,12 @@ fn dtype(kind: GgmlType) -> Result<GgmlDType> {
 
 impl Seek for Recoder<'_> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let SeekFrom::Start(at) = to else { return Err(io::ErrorKind::Unsupported.into()) };
+        let at = match to {
+            SeekFrom::Start(at) => at,
+            // candle asks for the size before it reads.
+            SeekFrom::End(0) => return Ok(self.end),
+            _ => return Err(io::ErrorKind::Unsupported.into()),
+        };
         let (name, kind) = self.tensors.get(&at).ok_or(io::ErrorKind::InvalidInput)?;
         self.current = Cursor::new(self.encode(name, *kind).map_err(io::Error::other)?);
         Ok(at)
