@@ -13,6 +13,8 @@ import numpy as np
 from gguf import GGUFReader
 from gguf.quants import dequantize
 
+from common import read_tensors
+
 ROLES = {
     "input_layernorm": "attn_norm",
     "post_attention_layernorm": "ffn_norm",
@@ -48,9 +50,8 @@ def check(out, name):
     config = json.loads((folder / "config.json").read_text())
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     expected = {}
-    for shard in folder.glob("*.safetensors"):
-        for key, value in read(shard).items():
-            expected[gguf_name(key)] = value
+    for key, value in read_tensors(folder).items():
+        expected[gguf_name(key)] = value
     reader = GGUFReader(out / f"{name}.gguf")
     kinds = {}
     for tensor in reader.tensors:
@@ -74,24 +75,6 @@ def check(out, name):
 def decoded(tensor):
     values = dequantize(np.asarray(tensor.data), tensor.tensor_type).astype(np.float32)
     return values.reshape(tuple(int(side) for side in reversed(tensor.shape)))
-
-
-def read(path):
-    """Tensors as float32; numpy knows no bfloat16, which is the upper half of float32."""
-    data = path.read_bytes()
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    header.pop("__metadata__", None)
-    tensors = {}
-    for name, info in header.items():
-        start, end = (8 + length + offset for offset in info["data_offsets"])
-        raw = data[start:end]
-        if info["dtype"] == "BF16":
-            values = (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
-        else:
-            values = np.frombuffer(raw, {"F32": "<f4", "F16": "<f2"}[info["dtype"]]).astype(np.float32)
-        tensors[name] = values.reshape(info["shape"])
-    return tensors
 
 
 if __name__ == "__main__":

@@ -4,12 +4,12 @@
 
 GAMMA is the command. llama.cpp quantizes (its own library, with the importance matrix that gamma wrote
 and without) and llama.cpp judges: perplexity and mean divergence from full precision on EVALUATION.
-Each of its files sets a budget to the byte; gamma's plan keeps the types that llama-quantize gave to
-embedding and head, so that the files differ in the modules of the blocks alone.
+Each of its files sets a budget to the byte, for two plans of gamma: one with the types that llama-quantize
+gave to embedding and head, so that the files differ in the modules of the blocks alone, and one that
+chooses these as well.
 """
 
 import ctypes
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,20 +18,13 @@ import numpy as np
 from gguf import GGUFReader
 from llama_cpp import Llama
 
+from common import WINDOW, WINDOWS, judge, log_probabilities, run
+
 # Name, number of the mix, whether it is uniform.
 MIXES = [
-    ("Q2_K pure", 10, True), ("Q2_K", 10, False), ("Q3_K_S", 11, False), ("Q3_K_M", 12, False),
-    ("Q4_0 pure", 2, True), ("Q4_K pure", 15, True), ("Q4_K_M", 15, False), ("Q5_K pure", 17, True),
-    ("Q5_K_M", 17, False), ("Q6_K", 18, False), ("Q8_0", 7, False),
+    ("Q2_K", 10, False), ("Q3_K_M", 12, False), ("Q4_K, uniform", 15, True), ("Q4_K_M", 15, False),
+    ("Q5_K_M", 17, False), ("Q6_K", 18, False),
 ]
-WINDOW, WINDOWS = 256, 48
-
-
-def run(*arguments):
-    done = subprocess.run([str(a) for a in arguments], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr.strip())
-    return done
 
 
 def importance(path):
@@ -43,7 +36,7 @@ def importance(path):
 
 def quantize(source, target, mix, pure, matrix):
     parameters = llama_cpp.llama_model_quantize_default_params()
-    parameters.nthread, parameters.ftype, parameters.pure = 2, mix, pure
+    parameters.nthread, parameters.ftype, parameters.pure = 1, mix, pure
     entries = (llama_cpp.llama_model_imatrix_data * (len(matrix) + 1))()
     for entry, (name, values) in zip(entries, matrix.items()):
         entry.name = name.encode()
@@ -60,22 +53,25 @@ def types(path):
 
 
 def logs(path, windows):
-    model = Llama(model_path=str(path), logits_all=True, verbose=False, n_ctx=WINDOW, n_threads=2)
+    model = Llama(model_path=str(path), logits_all=True, verbose=False, n_ctx=WINDOW, n_threads=1)
     for window in windows:
         model.reset()
         model.eval(window)
-        logits = np.asarray(model.scores[:WINDOW], np.float32)
-        logits = logits - logits.max(axis=1, keepdims=True)
-        yield logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        yield log_probabilities(model.scores[:WINDOW])
 
 
-def judge(path, windows, teacher):
-    loss, divergence, count = 0.0, 0.0, 0
-    for window, own, full in zip(windows, logs(path, windows), teacher):
-        loss -= float(own[np.arange(WINDOW - 1), window[1:]].sum())
-        divergence += float((np.exp(full[:-1]) * (full[:-1] - own[:-1])).sum())
-        count += WINDOW - 1
-    return float(np.exp(loss / count)), divergence / count
+def planned(gamma, scores, size, keep, scratch, data):
+    """The file of the plan for as many bytes; what was in the way where there is none."""
+    ours, plans = scratch / "ours.gguf", scratch / "plans"
+    keep = [argument for entry in keep for argument in ("--keep", entry)]
+    try:
+        run(gamma, "project", "--scores", scores, "--budget", f"gguf:{size}B", *keep, "--out", plans)
+    except RuntimeError as error:
+        print(f"no plan of {size} bytes: {str(error)[:160]}", file=sys.stderr)
+        return None
+    run(gamma, "export", plans / f"plan-gguf-{size}B.json", "--target", "gguf", "--out", ours, "--overwrite", *data)
+    assert ours.stat().st_size <= size
+    return ours
 
 
 def main():
@@ -96,32 +92,29 @@ def main():
     step = max(WINDOW, (len(tokens) - WINDOW) // WINDOWS)
     windows = [tokens[at : at + WINDOW] for at in range(0, len(tokens) - WINDOW, step)][:WINDOWS]
     teacher = list(logs(full, windows))
-    print(f"{model.name}: full precision {judge(full, windows, teacher)[0]:.3f}, {len(windows)} windows of {WINDOW}")
-    print("| llama-quantize | bytes | perplexity | with imatrix | gamma, bytes | perplexity | KL with imatrix | KL gamma |")
-    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    print(f"{model.name}: full precision {judge(windows, teacher, teacher)[0]:.3f}, {len(windows)} windows of {WINDOW}")
+    print(
+        "| llama-quantize | bytes | perplexity | with imatrix | KL | gamma, its embedding and head | KL "
+        "| gamma, all chosen | KL | embedding, head |"
+    )
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---|")
     for name, mix, pure in MIXES:
         theirs = scratch / "theirs.gguf"
-        plain = judge(theirs, windows, teacher) if quantize(full, theirs, mix, pure, {}) else None
+        quantize(full, theirs, mix, pure, {})
+        plain, _ = judge(windows, logs(theirs, windows), teacher)
         size = quantize(full, theirs, mix, pure, weighted)
-        with_matrix = judge(theirs, windows, teacher)
-        kinds = types(theirs)
+        with_matrix = judge(windows, logs(theirs, windows), teacher)
         outside = {"token_embd.weight": "model.embed_tokens", "output.weight": "lm_head"}
-        keep = [f"{module}={kinds[tensor]}" for tensor, module in outside.items() if tensor in kinds]
-        keep = [argument for entry in keep for argument in ("--keep", entry)]
-        ours, plans = scratch / "ours.gguf", scratch / "plans"
-        try:
-            run(gamma, "project", "--scores", scores, "--budget", f"gguf:{size}B", *keep, "--out", plans)
-        except RuntimeError as error:
-            print(f"| {name} | {size} | {plain[0]:.3f} | {with_matrix[0]:.3f} | no plan: {str(error)[:120]} | | | |")
-            continue
-        run(gamma, "export", plans / f"plan-gguf-{size}B.json", "--target", "gguf", "--out", ours, "--overwrite", *data)
-        own = judge(ours, windows, teacher)
-        assert ours.stat().st_size <= size
-        print(
-            f"| {name} | {size} | {plain[0]:.3f} | {with_matrix[0]:.3f} | {ours.stat().st_size} | {own[0]:.3f} "
-            f"| {with_matrix[1]:.4f} | {own[1]:.4f} |",
-            flush=True,
-        )
+        kinds = {module: types(theirs)[tensor] for tensor, module in outside.items() if tensor in types(theirs)}
+        cells, chosen = [], []
+        for keep in ([f"{module}={kind}" for module, kind in kinds.items()], []):
+            ours = planned(gamma, scores, size, keep, scratch, data)
+            own = ours and judge(windows, logs(ours, windows), teacher)
+            cells += [f"{own[0]:.3f}", f"{own[1]:.4f}"] if own else ["–", "–"]
+            chosen = [types(ours)[tensor] for tensor in outside if tensor in types(ours)] if ours else ["–"]
+        cells = [name, size, f"{plain:.3f}", f"{with_matrix[0]:.3f}", f"{with_matrix[1]:.4f}", *cells]
+        kinds = f"{', '.join(kinds.values())} → {', '.join(chosen)}"
+        print("| " + " | ".join(map(str, [*cells, kinds])) + " |", flush=True)
 
 
 main()

@@ -11,7 +11,9 @@ pub fn project(args: &ProjectArgs) -> anyhow::Result<()> {
     watch::warn_of_starved(&scores);
     let near = args.near.as_ref().map(Plan::load).transpose()?;
     for (number, budget) in args.budgets.budgets.iter().enumerate() {
-        let mut problem = args.constraints.problem(&scores, budget)?;
+        let limits = args.budgets.limits();
+        let settled = scores.settled(&args.constraints.problem(&scores, budget)?, &limits)?;
+        let mut problem = args.constraints.problem(&settled, budget)?;
         if let (Some(plan), Some(change)) = (&near, &args.change) {
             problem = problem.near(plan, change.0);
         }
@@ -19,7 +21,7 @@ pub fn project(args: &ProjectArgs) -> anyhow::Result<()> {
             constraints::introduce(&problem);
         }
         let start = Instant::now();
-        let plans = scores.top(&problem, args.top, &args.budgets.limits())?;
+        let plans = settled.top(&problem, args.top, &limits)?;
         let seconds = start.elapsed().as_secs_f64();
         if plans.len() < args.top {
             note!("{budget}: there are no more than {} plans", plans.len());

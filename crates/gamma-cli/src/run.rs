@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::Instant};
 
 use anyhow::Context as _;
 use gamma::{
-    BitWidth, Budget, Plan, Precision, Rule, Run, Scores,
+    BitWidth, Budget, Plan, Precision, Rule, Run, Scores, ScoresFile,
     report::{self, Outcome, Series},
     write_atomically,
 };
@@ -49,21 +49,25 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let mut plans = Vec::new();
     for budget in &args.budgets.budgets {
         let solving = Instant::now();
-        let before = scores.clone();
+        let open = scores.remainder.clone();
+        let limits = args.budgets.limits();
+        let before = scores.settled(&args.constraints.problem(&scores, budget)?, &limits)?;
         let problem = args.constraints.problem(&before, budget)?;
-        let refined = run.refine(&scores, &problem, &rivals, &args.refinement.settings(), &mut watch)?;
+        let refined = run.refine(&before, &problem, &rivals, &args.refinement.settings(), &mut watch)?;
         watch.finish();
         let seconds = solving.elapsed().as_secs_f64();
         say!("{}\n{}\n", headline(budget, &refined.plan, seconds), refinement::account(&refined));
         say!("{}", report::grid(&refined.plan));
         if let (Some(learning), true) = (&learning, args.bootstrap > 0) {
-            let own = args.constraints.problem(&learning.scores, budget)?;
-            let planned = learning.scores.solve(&own, &args.budgets.limits())?;
+            let learned = &learning.scores;
+            let learned = learned.settled(&args.constraints.problem(learned, budget)?, &limits)?;
+            let own = args.constraints.problem(&learned, budget)?;
+            let planned = learned.solve(&own, &limits)?;
             let stability = learning.stability(&own, &planned, args.bootstrap)?;
             say!("{}", report::stability(&stability));
         }
         // What was measured for this budget serves its neighbours, in this run and later.
-        scores = refined.scores;
+        scores = Scores::new(ScoresFile { remainder: open, ..(*refined.scores).clone() });
         scores.save(args.out.join(args.constraints.scores_file()))?;
         plans.push((budget, refined.plan, refined.predicted.map(|estimate| estimate.mean)));
     }
@@ -146,11 +150,13 @@ fn check_budgets(run: &Run, args: &RunArgs) -> anyhow::Result<()> {
     let Some(options) = run.options()? else { return Ok(()) };
     let options = args.constraints.scores(options)?;
     for (number, budget) in args.budgets.budgets.iter().enumerate() {
+        let (limits, refusal) = (args.budgets.limits(), || format!("no plan fits {budget}"));
         let problem = args.constraints.problem(&options, budget)?;
         if number == 0 {
             constraints::introduce(&problem);
         }
-        problem.check(&args.budgets.limits()).with_context(|| format!("no plan fits {budget}"))?;
+        let settled = options.settled(&problem, &limits).with_context(refusal)?;
+        args.constraints.problem(&settled, budget)?.check(&limits).with_context(refusal)?;
     }
     Ok(())
 }

@@ -352,6 +352,7 @@ mod tests {
             shape,
             kind: None,
             bytes: 1280,
+            options: Vec::new(),
         };
         let gguf = GgufRemainder { header: 640, vectors: 96, matrices: vec![matrix] };
         let remainder = Remainder { gguf: Some(gguf.clone()), ..Remainder::default() };

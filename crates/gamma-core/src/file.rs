@@ -260,8 +260,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        BitWidth, CacheShape, Digest, FixedRole, FixedTensor, GgufMatrix, GgufRemainder, GroupSize, Measure,
-        ScoredOption, SparseExpert,
+        BitWidth, CacheShape, Digest, FixedRole, FixedTensor, GgufMatrix, GgufOption, GgufRemainder,
+        GroupSize, Measure, ScoredOption, SparseExpert,
     };
 
     const SHAPE: [usize; 2] = [10, 10];
@@ -337,7 +337,8 @@ mod tests {
         let tensor = FixedTensor { name: "wte".into(), role: FixedRole::Embedding, bytes: 77 };
         let cache = CacheShape { blocks: 2, kv_heads: 1, head_dim: 8 };
         let (name, role, kind) = (ModuleName::new("wte"), FixedRole::Embedding, Some("q8_0".to_owned()));
-        let matrices = vec![GgufMatrix { name, role, shape: SHAPE, kind, bytes: 96 }];
+        let options = vec![GgufOption { kind: "q4_0".to_owned(), bytes: 64, cost: 0.25 }];
+        let matrices = vec![GgufMatrix { name, role, shape: SHAPE, kind, bytes: 96, options }];
         let gguf = Some(GgufRemainder { header: 320, vectors: 64, matrices });
         Remainder { tensors: vec![tensor], cache: Some(cache), weight_bits: 16, container: 640, gguf }
     }

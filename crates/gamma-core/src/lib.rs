@@ -49,6 +49,6 @@ pub use isotonic::non_increasing;
 pub use module::ModuleName;
 pub use plan::{Certificate, Choice, Plan, PlanError};
 pub use provenance::{Difference, Provenance};
-pub use remainder::{CacheShape, FixedRole, FixedTensor, GgufMatrix, GgufRemainder, Remainder};
+pub use remainder::{CacheShape, FixedRole, FixedTensor, GgufMatrix, GgufOption, GgufRemainder, Remainder};
 pub use routing::{Routing, SparseExpert};
 pub use scores::{Context, ModuleScores, Origin, ScoreKind, ScoreTable, ScoreTableError, ScoredOption};

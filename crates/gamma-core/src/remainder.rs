@@ -68,7 +68,7 @@ impl CacheShape {
 /// What a model holds besides the modules that compete for bits, and what it needs to run.
 ///
 /// Score files carry it, so that budgets for whole files and devices can be met without the model.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Remainder {
     /// The tensors that no plan changes.
     pub tensors: Vec<FixedTensor>,
@@ -88,7 +88,7 @@ pub struct Remainder {
 
 /// What the GGUF file of a model holds besides the modules that compete for bits. All sizes are those in
 /// the file, padding included.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GgufRemainder {
     /// Bytes in front of the first tensor: keys, tokenizer, names.
     pub header: u64,
@@ -99,7 +99,7 @@ pub struct GgufRemainder {
 }
 
 /// A matrix of a GGUF file that is no module of the plan.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GgufMatrix {
     /// Its module.
     pub name: ModuleName,
@@ -112,6 +112,21 @@ pub struct GgufMatrix {
     pub kind: Option<String>,
     /// Bytes in the file.
     pub bytes: u64,
+    /// Other types that it may get, and what they cost, as long as that is open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<GgufOption>,
+}
+
+/// A type that a matrix outside of the plan may be stored in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GgufOption {
+    /// The type of ggml.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Bytes in the file.
+    pub bytes: u64,
+    /// What it costs, in the unit of the scores of modules; the checkpoint's own type costs nothing.
+    pub cost: f64,
 }
 
 /// Tensors of a GGUF file begin at multiples of this many bytes.
@@ -150,6 +165,15 @@ impl GgufRemainder {
 }
 
 impl Remainder {
+    /// The same without types that a matrix does not have: what a plan says.
+    #[must_use]
+    pub fn closed(mut self) -> Self {
+        for matrix in self.gguf.iter_mut().flat_map(|gguf| &mut gguf.matrices) {
+            matrix.options.clear();
+        }
+        self
+    }
+
     /// Bytes of all tensors that no plan changes.
     #[must_use]
     pub fn tensor_bytes(&self) -> u64 {

@@ -290,7 +290,7 @@ impl<'a> Problem<'a> {
             remainder.tensors.push(FixedTensor { name, role, bytes });
             if let Some(gguf) = &mut remainder.gguf {
                 let (name, shape, bytes) = (module.name.clone(), module.shape, GgufRemainder::padded(bytes));
-                gguf.matrices.push(GgufMatrix { name, role, shape, kind: None, bytes });
+                gguf.matrices.push(GgufMatrix { name, role, shape, kind: None, bytes, options: Vec::new() });
             }
         }
         Some(remainder)

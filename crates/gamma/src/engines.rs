@@ -48,6 +48,7 @@ impl Scores {
             return Err(refused("gamma does not write this type"));
         }
         (matrix.kind, matrix.bytes) = (Some(kind.name().to_owned()), GgufRemainder::padded(bytes));
+        matrix.options.clear();
         Ok(Self::new(file))
     }
 }

@@ -86,6 +86,7 @@ mod latency;
 mod learning;
 mod network;
 mod observe;
+mod outside;
 mod progress;
 mod proxies;
 mod refine;

@@ -255,6 +255,10 @@ impl Run {
         };
         let provenance = self.provenance(sequences, &learner(settings), settings.named());
         let remainder = self.remainder(table, &provenance)?;
+        let remainder = match kind {
+            ScoreKind::Loss => self.price_outside(remainder, settings, progress)?,
+            _ => remainder,
+        };
         let table = table.clone();
         let scores = ScoresFile { kind, provenance, remainder, routing: None, table, contexts };
         let scores = Scores::new(self.heed_experts(scores, bank, sequences, progress)?);
@@ -282,7 +286,7 @@ impl Run {
             (0..self.config().blocks).flat_map(|block| self.config().modules(block)).map(module).collect();
         let Some(table) = modules.and_then(|modules| ScoreTable::new(modules).ok()) else { return Ok(None) };
         let provenance = self.provenance(&[], &learner(&self.learning), self.learning.named());
-        let remainder = self.remainder(&table, &provenance)?;
+        let remainder = self.with_options(self.remainder(&table, &provenance)?);
         let contexts = Vec::new();
         let kind = ScoreKind::Loss;
         Ok(Some(Scores::new(ScoresFile { kind, provenance, remainder, routing: None, table, contexts })))

@@ -50,7 +50,9 @@ impl Scores {
     /// # Errors
     /// [`Error::Project`] states the smallest possible budget if this one is too small.
     pub fn project(&self, budget: Budget) -> Result<Plan, Error> {
-        self.solve(&self.problem(budget), &Limits::default())
+        let limits = Limits::default();
+        let settled = self.settled(&self.problem(budget), &limits)?;
+        settled.solve(&settled.problem(budget), &limits)
     }
 
     /// A projection to which constraints can be added: ties for an engine, pinned or excluded
@@ -132,7 +134,7 @@ impl Scores {
             provenance: self.0.provenance.clone(),
             constraints: problem.constraints(),
             excluded: problem.excluded(),
-            remainder: problem.remainder_with_excluded(),
+            remainder: problem.remainder_with_excluded().map(Remainder::closed),
             plan,
         })
     }
@@ -156,7 +158,7 @@ impl Scores {
             provenance: self.0.provenance.clone(),
             constraints: Vec::new(),
             excluded: Vec::new(),
-            remainder: self.0.remainder.clone(),
+            remainder: self.0.remainder.clone().map(Remainder::closed),
             plan,
         })
     }

@@ -139,3 +139,51 @@ fn ten_budgets_become_files_within_them_of_sizes_known_to_the_byte() {
         assert!(error.contains(word) && error.contains(module), "{error}");
     }
 }
+
+#[test]
+fn the_embedding_gets_the_type_that_leads_to_the_cheapest_file() {
+    let run = run(Ggml::with_small_blocks().weighted(), &[4, 5, 8]);
+    let scores = run.learn(&mut Quiet).expect("learns").overall();
+    let gguf = scores.remainder.as_ref().and_then(|remainder| remainder.gguf.clone()).expect("known");
+    let [matrix] = &gguf.matrices[..] else { panic!("embedding and head are one: {:?}", gguf.matrices) };
+    let cost = |kind: Option<GgmlType>| {
+        let option = |kind: GgmlType| matrix.options.iter().find(|option| option.kind == kind.name());
+        kind.map_or(0.0, |kind| option(kind).expect("an option").cost)
+    };
+    let kinds = [GgmlType::Q4_0, GgmlType::Q5_0, GgmlType::Q8_0].map(Some);
+    let costs = kinds.map(cost);
+    assert!(costs[0] > costs[1] && costs[1] > 4.0 * costs[2] && costs[2] > 0.0, "{costs:?}");
+
+    let scratch = tempfile::tempdir().expect("a folder");
+    let mut chosen = Vec::new();
+    let (least, most) = (smallest(&scores), gguf.bytes() + 9 * scores.table.weights() / 8);
+    for step in 0..8 {
+        let budget = Budget::gguf(least + (most - least) * step / 7);
+        let plan = scores.project(budget).expect("feasible");
+        let own = plan.kept().get(&matrix.name).copied();
+        let total = plan.cost() + cost(own);
+        for kind in kinds {
+            let fixed = scores.keep_as(&matrix.name, kind.expect("a type")).expect("fits");
+            let Ok(other) = fixed.project(budget) else { continue };
+            assert!(total <= other.cost() + cost(kind) + 1e-12, "{own:?} rather than {kind:?} in {budget}");
+        }
+        let path = scratch.path().join(format!("{step}.gguf"));
+        let report = run.apply(&plan).expect("fits").gguf(&path, &plan.kept(), false).expect("writes");
+        assert_eq!(Some(report.file_bytes), plan.gguf_bytes(), "the size is known beforehand");
+        let kind = Gguf::open(&path).expect("reads").tensor("token_embd.weight").expect("a tensor").kind;
+        assert_eq!(kind, own.unwrap_or(GgmlType::Bf16));
+        assert!(
+            plan.remainder().and_then(|r| r.gguf.as_ref()).is_some_and(|g| g.matrices[0].options.is_empty())
+        );
+        chosen.push(own);
+    }
+    assert_eq!((chosen[0], chosen[7]), (Some(GgmlType::Q4_0), None), "{chosen:?}");
+}
+
+/// The smallest budget that has a plan, found by what a smaller one lacks.
+fn smallest(scores: &Scores) -> u64 {
+    match scores.project(Budget::gguf(1)) {
+        Err(Error::Project(gamma::ProjectError::BelowMinimum { missing_bytes, .. })) => 1 + missing_bytes,
+        other => panic!("one byte holds nothing: {other:?}"),
+    }
+}

@@ -20,7 +20,7 @@ pub fn check(workspace: &Workspace, chapters: &[Chapter], texts: &[Text]) -> Res
         if sources.is_empty() {
             continue; // reported as a heading without a crate
         }
-        let packages = reachable(workspace, chapter.package())?;
+        let packages = reachable(workspace, chapter)?;
         for border in &chapter.borders {
             if border.name.contains("::") {
                 findings.extend(sources.iter().flat_map(|source| uses(source, &border.name)));
@@ -39,13 +39,15 @@ pub fn check(workspace: &Workspace, chapters: &[Chapter], texts: &[Text]) -> Res
 /// With all features, because a border holds for every user's choice of them; without
 /// development and build dependencies and without what procedural macros use, which run at
 /// compile time only.
-fn reachable(workspace: &Workspace, name: &str) -> Result<Vec<String>> {
+fn reachable(workspace: &Workspace, chapter: &Chapter) -> Result<Vec<String>> {
     let mut tree = workspace.cargo("tree");
-    tree.args(["--package", name, "--all-features", "--edges", "normal,no-proc-macro"]);
+    // By its manifest, because an example may be a workspace of its own.
+    tree.arg("--manifest-path").arg(workspace.root().join(&chapter.folder).join("Cargo.toml"));
+    tree.args(["--all-features", "--edges", "normal,no-proc-macro"]);
     tree.args(["--prefix", "none", "--format", "{p}"]);
     let lines = output(&mut tree)?;
     let names = lines.lines().filter_map(|line| line.split_whitespace().next());
-    Ok(names.filter(|found| *found != name).map(str::to_owned).collect())
+    Ok(names.filter(|found| *found != chapter.package()).map(str::to_owned).collect())
 }
 
 /// `burn` stands for its whole family, `burn-core` and so on.

@@ -169,6 +169,7 @@ impl<'a> GgufExport<'a> {
                         shape: [rows as usize, columns as usize],
                         kind: self.kept.get(name).map(|kind| kind.name().to_owned()),
                         bytes,
+                        options: Vec::new(),
                     });
                 }
                 _ => remainder.vectors += bytes,
