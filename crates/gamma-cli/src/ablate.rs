@@ -132,8 +132,9 @@ fn variants(args: &AblateArgs) -> anyhow::Result<Vec<Variant>> {
         (Sampling::Mean, "no noise"),
         (Sampling::Conditional, "conditional"),
     ];
-    let variant = |(objective, name): &(Objective, String), sampling: usize, source: ScoreSource| {
-        let (sampling, drawn) = samples[sampling];
+    let variant = |(objective, name): &(Objective, String),
+                   (sampling, drawn): (Sampling, &str),
+                   source: ScoreSource| {
         let (pressure, scores) = match source {
             ScoreSource::Logits => (lagrangian, "logits"),
             _ => (base.pressure, "losses"),
@@ -145,31 +146,31 @@ fn variants(args: &AblateArgs) -> anyhow::Result<Vec<Variant>> {
     let (ours, papers) = (&objectives[0], &objectives[1]);
     let mut variants = Vec::new();
     for objective in &objectives {
-        for sampling in 0..samples.len() {
+        for sample in samples {
             for source in [ScoreSource::Losses, ScoreSource::Logits] {
-                let sampled = match objective.0.reading {
-                    Reading::PerModule => false,
-                    // One budget is not graded.
-                    _ if (samples[sampling].0, source) == (Sampling::Graded, ScoreSource::Logits) => false,
-                    Reading::Through { .. } => samples[sampling].0 != Sampling::Conditional,
+                let fits = match (objective.0.reading, sample.0, source) {
+                    // Logits are for one budget, which is not graded.
+                    (Reading::PerModule, ..)
+                    | (Reading::Through { .. }, Sampling::Conditional, _)
+                    | (_, Sampling::Graded, ScoreSource::Logits) => false,
                     _ => true,
                 };
-                let default = (sampling, source) == (0, ScoreSource::Losses);
+                let default = (sample, source) == (samples[0], ScoreSource::Losses);
                 let wanted = args.full || default || objective == ours || objective == papers;
-                if (wanted && sampled) || default {
-                    variants.push(variant(objective, sampling, source));
+                if (wanted && fits) || default {
+                    variants.push(variant(objective, sample, source));
                 }
             }
         }
     }
-    let mut plain = variant(ours, 0, ScoreSource::Losses);
+    let mut plain = variant(ours, samples[0], ScoreSource::Losses);
     plain.settings.pooled = false;
     plain.name.push_str("; mere means");
     variants.push(plain);
     // As if one run could not serve every budget.
     for budget in &args.budgets.budgets {
         if let Ok(bits) = budget.text.parse::<f64>() {
-            let mut own = variant(ours, 0, ScoreSource::Losses);
+            let mut own = variant(ours, samples[0], ScoreSource::Losses);
             own.settings.pressure = Pressure::DrawnBudgets { from: bits - 0.25, to: bits + 0.25 };
             own.name.push_str("; learned for this budget alone");
             own.only = Some(budget.text.clone());

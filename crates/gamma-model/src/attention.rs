@@ -131,7 +131,7 @@ mod tests {
             (6, 2, 8, 200, Some(70)),
             (2, 1, 8, 65, Some(1)),
         ] {
-            let frequencies: Vec<f64> = (0..head_dim / 2).map(|i| 0.7_f64.powi(i as i32)).collect();
+            let frequencies: Vec<f64> = (0..head_dim / 2).map(|i| 0.7_f64.powf(i as f64)).collect();
             let positions = Arc::new(Positions::turning(&frequencies, window, 256, &device));
             let attention = Attention { queries, keys, head_dim, norms: None, norm_eps: 1e-5, positions };
             let random = |heads: usize| {

@@ -262,10 +262,8 @@ impl Run {
         let attention = (config.heads + 2 * config.kv_heads) * config.head_dim;
         let per_token = 14 * config.hidden_size + 8 * config.intermediate_size + 6 * attention;
         let length = sizes.tokens / self.batch.max(1) as u64;
-        let scores = match gamma_model::keeps_scores(self.device()) {
-            true => 4 * config.heads as u64 * sizes.tokens * length,
-            false => 0,
-        };
+        let keeps = gamma_model::keeps_scores(self.device());
+        let scores = if keeps { 4 * config.heads as u64 * sizes.tokens * length } else { 0 };
         let rows = sizes.tokens.min((LOGITS / config.vocab_size as u64).max(1));
         let classes = 8 * rows * config.vocab_size as u64;
         4 * u64::max(sizes.tokens * per_token as u64 + scores, classes)

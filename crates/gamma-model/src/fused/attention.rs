@@ -1,7 +1,7 @@
 //! Causal attention with grouped queries and rotary positions, a block of queries at a time.
 //!
 //! Scores exist for one block of queries only, and only for keys that it sees; the way back computes them
-//! again (Dao et al. 2022, *FlashAttention*). So nothing is kept but the inputs, and of the products with
+//! again (Dao et al. 2022). So nothing is kept but the inputs, and of the products with
 //! keys that come later none is computed.
 
 use std::sync::Arc;
@@ -45,7 +45,7 @@ impl Fused<3> for Attend {
                     self.choose(group.queries[head].as_slice(), &group.keys, &block, &mut scores);
                     let mut gathered = vec![0.0; block.rows() * self.heads.width];
                     let seen = self.rows(&group.values, block.from..block.end);
-                    product(&mut gathered, Accum::Replace, self.square(&scores, &block), seen);
+                    product(&mut gathered, Accum::Replace, square(&scores, &block), seen);
                     for (row, gathered) in (block.start..).zip(gathered.chunks_exact(self.heads.width)) {
                         let at = (row * group.queries.len() + head) * self.heads.width;
                         output[at..at + self.heads.width].copy_from_slice(gathered);
@@ -80,13 +80,13 @@ impl Fused<3> for Attend {
                         asked.extend_from_slice(&arriving[at..at + width]);
                     }
                     let asked = MatRef::from_row_major_slice(&asked, block.rows(), width);
-                    let chosen = self.square(&scores, &block);
+                    let chosen = square(&scores, &block);
                     slopes.resize(scores.len(), 0.0);
                     let values = self.rows(&group.values, keys.clone());
                     product(&mut slopes, Accum::Replace, asked, values.transpose());
                     product(self.part(&mut to_values, &block), Accum::Add, chosen.transpose(), asked);
                     turn_back(&scores, &mut slopes, block.columns());
-                    let slopes = self.square(&slopes, &block);
+                    let slopes = square(&slopes, &block);
                     let own = self.rows(queries, rows.clone());
                     product(self.part(&mut to_keys, &block), Accum::Add, slopes.transpose(), own);
                     let mut found = vec![0.0; block.rows() * width];
@@ -160,7 +160,9 @@ impl Attend {
             let (sequence, number) = (unit / keys, unit % keys);
             let queries = (number * shared..(number + 1) * shared).map(|query| {
                 let mut own = rotated(head(q, queries, sequence, query));
-                own.iter_mut().for_each(|x| *x *= scale);
+                for x in &mut own {
+                    *x *= scale;
+                }
                 own
             });
             work(Group {
@@ -239,10 +241,11 @@ impl Attend {
     fn part<'a>(&self, x: &'a mut [f32], block: &Block) -> &'a mut [f32] {
         &mut x[block.from * self.heads.width..block.end * self.heads.width]
     }
+}
 
-    fn square<'a>(&self, x: &'a [f32], block: &Block) -> MatRef<'a, f32> {
-        MatRef::from_row_major_slice(x, block.rows(), block.columns())
-    }
+/// The scores of a block.
+fn square<'a>(x: &'a [f32], block: &Block) -> MatRef<'a, f32> {
+    MatRef::from_row_major_slice(x, block.rows(), block.columns())
 }
 
 /// `target = a b`, or what is there already and that.
@@ -254,9 +257,13 @@ fn product(target: &mut [f32], accum: Accum, a: MatRef<'_, f32>, b: MatRef<'_, f
 lanes::wide! {
     fn softmax(x: &mut [f32]) {
         let highest = lanes::highest(x);
-        x.iter_mut().for_each(|x| *x = lanes::exp(*x - highest));
+        for x in x.iter_mut() {
+            *x = lanes::exp(*x - highest);
+        }
         let total = 1.0 / lanes::sum(x, x, |x, _| x);
-        x.iter_mut().for_each(|x| *x *= total);
+        for x in x.iter_mut() {
+            *x *= total;
+        }
     }
 }
 

@@ -53,12 +53,14 @@ pub(super) fn exp(x: f32) -> f32 {
 
 /// `1 / (1 + e^-x)`.
 #[inline(always)]
+#[expect(clippy::inline_always, reason = "it is compiled for every instruction set")]
 pub(super) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
 /// The sum of `f` over pairs of entries.
 #[inline(always)]
+#[expect(clippy::inline_always, reason = "it is compiled for every instruction set")]
 pub(super) fn sum(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [0.0; LANES];
     let (mut left, mut right) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
@@ -73,6 +75,7 @@ pub(super) fn sum(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
 
 /// The largest entry; minus infinity of none.
 #[inline(always)]
+#[expect(clippy::inline_always, reason = "it is compiled for every instruction set")]
 pub(super) fn highest(x: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let mut chunks = x.chunks_exact(LANES);
@@ -103,7 +106,7 @@ mod tests {
             let a: Vec<f32> = (0..length).map(|i| i as f32).collect();
             let expected: f32 = a.iter().map(|a| a * a).sum();
             assert!((sum(&a, &a, |a, b| a * b) - expected).abs() <= 1e-6 * expected);
-            assert_eq!(highest(&a), a.last().copied().unwrap_or(f32::NEG_INFINITY));
+            assert_eq!(highest(&a).to_bits(), a.last().copied().unwrap_or(f32::NEG_INFINITY).to_bits());
         }
     }
 }

@@ -60,7 +60,7 @@ pub(crate) fn apply<Op: Fused<N>, const N: usize, const D: usize>(
             let x = if x.device().is_autodiff() { x } else { x.autodiff() };
             x.try_into_primitive::<Autodiff<Flex>>().expect("on the CPU, with a graph")
         });
-        let guards = inputs.each_ref().map(|x| x.node());
+        let guards = inputs.each_ref().map(Tracked::node);
         let inputs = inputs.map(|x| Input::of(x.into_parts().0));
         let output = inputs[0].like(op.forward(inputs.each_ref().map(Input::values)));
         let output =
@@ -76,6 +76,7 @@ pub(crate) fn apply<Op: Fused<N>, const N: usize, const D: usize>(
     }
 }
 
+type Tracked = <Autodiff<Flex> as burn::backend::BackendTypes>::FloatTensorPrimitive;
 type Primitive = <Flex as burn::backend::BackendTypes>::FloatTensorPrimitive;
 
 /// A row-major tensor.
@@ -130,9 +131,9 @@ pub(crate) mod tests {
         x.into_data_as::<f32>().as_slice::<f32>().expect("f32").to_vec()
     }
 
-    fn near(found: Vec<f32>, expected: Vec<f32>, what: &str) {
+    fn near(found: &[f32], expected: &[f32], what: &str) {
         assert_eq!(found.len(), expected.len(), "{what}");
-        for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
             assert!(
                 (found - expected).abs() < 2e-5 * expected.abs().max(1.0),
                 "{what}, {i}: {found}, {expected}"
@@ -146,7 +147,7 @@ pub(crate) mod tests {
         fused: impl Fn([Tensor<D>; N]) -> Tensor<D>,
         composed: impl Fn([Tensor<D>; N]) -> Tensor<D>,
     ) {
-        near(values(fused(inputs.clone())), values(composed(inputs.clone())), "without a graph");
+        near(&values(fused(inputs.clone())), &values(composed(inputs.clone())), "without a graph");
         for asked in 1..1 << N {
             let run = |op: &dyn Fn([Tensor<D>; N]) -> Tensor<D>| {
                 let mut leaves: Vec<Option<Tensor<D>>> = vec![None; N];
@@ -166,8 +167,8 @@ pub(crate) mod tests {
                 (values(output.inner()), slopes.collect::<Vec<_>>())
             };
             let ((found, own), (expected, reference)) = (run(&fused), run(&composed));
-            near(found, expected, "with a graph");
-            for (own, reference) in own.into_iter().zip(reference) {
+            near(&found, &expected, "with a graph");
+            for (own, reference) in own.iter().zip(&reference) {
                 near(own, reference, "gradient");
             }
         }

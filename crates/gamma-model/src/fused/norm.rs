@@ -56,6 +56,7 @@ lanes::wide! {
 }
 
 #[inline(always)]
+#[expect(clippy::inline_always, reason = "it is compiled for every instruction set")]
 fn scale(x: &[f32], eps: f32) -> f32 {
     1.0 / (lanes::sum(x, x, |a, b| a * b) / x.len() as f32 + eps).sqrt()
 }
