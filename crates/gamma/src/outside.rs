@@ -175,7 +175,8 @@ fn cheapest<'a>(
     combinations: &'a [(Remainder, f64)],
     limits: &Limits,
 ) -> Result<&'a Remainder, Error> {
-    let (mut best, mut refusal): (Option<(f64, &Remainder)>, Option<(u64, ProjectError)>) = (None, None);
+    let mut best: Option<(f64, &Remainder)> = None;
+    let mut refusal: Option<(u64, ProjectError)> = None;
     for (remainder, cost) in combinations {
         match problem.clone().remainder(Some(remainder)).scores(costs).solve(limits) {
             Ok(plan) => {
