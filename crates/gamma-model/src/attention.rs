@@ -6,18 +6,13 @@ use burn::tensor::{Device, Tensor, activation::softmax};
 
 #[cfg(feature = "flex")]
 use crate::fused;
-use crate::{Config, ModelError, block::rms_norm, positions::Positions, sample::Past};
+use crate::{Config, ModelError, block::rms_norm, cpu::is_cpu, positions::Positions, sample::Past};
 
 /// Whether attention on `device` writes the scores of all pairs of tokens to memory, and keeps them while
 /// a gradient may be asked for. On the CPU it does not.
 #[must_use]
 pub fn keeps_scores(device: &Device) -> bool {
-    #[cfg(feature = "flex")]
-    if fused::runs_on(device) {
-        return false;
-    }
-    _ = device;
-    true
+    !is_cpu(device)
 }
 
 /// The heads of a block, and the norms of its queries and keys where the family has them.

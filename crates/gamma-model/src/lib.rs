@@ -24,6 +24,7 @@ mod attention;
 mod block;
 mod checkpoint;
 mod config;
+mod cpu;
 mod decoder;
 mod error;
 mod experts;

@@ -21,8 +21,10 @@ use burn::{
             ops::{Backward, Ops, OpsKind},
         },
     },
-    tensor::{DType, Device, Tensor, TensorData},
+    tensor::{DType, Tensor, TensorData},
 };
+
+use crate::cpu::is_cpu;
 
 pub(crate) use attention::{Attend, Heads};
 pub(crate) use gate::Gate;
@@ -37,14 +39,9 @@ pub(crate) trait Fused<const N: usize>: Clone + std::fmt::Debug + Send + 'static
     fn backward(&self, inputs: [&[f32]; N], gradient: &[f32]) -> [Vec<f32>; N];
 }
 
-/// Whether fused operations run on `device`.
-pub(crate) fn runs_on(device: &Device) -> bool {
-    device.clone().without_autodiff() == Device::flex()
-}
-
 /// Whether fused operations can take `tensors`.
 pub(crate) fn takes<const D: usize>(tensors: &[&Tensor<D>]) -> bool {
-    tensors.iter().all(|x| x.dtype() == DType::F32 && runs_on(&x.device()))
+    tensors.iter().all(|x| x.dtype() == DType::F32 && is_cpu(&x.device()))
 }
 
 /// The result of `op`, differentiable if one of `inputs` is.
@@ -119,7 +116,7 @@ impl<Op: Fused<N>, const N: usize> Backward<Flex, N> for Step<Op> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use burn::tensor::{Distribution, activation::silu};
+    use burn::tensor::{Device, Distribution, activation::silu};
 
     use super::*;
 

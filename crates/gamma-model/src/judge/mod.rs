@@ -7,14 +7,13 @@ mod windows;
 use std::ops::{ControlFlow, Range};
 
 use burn::tensor::Tensor;
-use rayon::prelude::*;
 
 use self::{
     measure::{Prediction, Scores, Teacher, log_probs, mean_divergence, prediction_bytes, scores},
     windows::Sequence,
 };
 pub use self::{prefix::Prefix, windows::Windows};
-use crate::{Block, Decoder, ModelError};
+use crate::{Block, Decoder, ModelError, cpu::each};
 
 /// What was measured on a text.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,20 +94,17 @@ impl Judge {
         };
         let keep =
             windows.sequences().iter().map(|s| prediction_bytes(s, decoder)).sum::<u64>() <= PREDICTIONS;
-        let measured: Vec<(Scores, Teacher)> = (0..windows.len())
-            .into_par_iter()
-            .map(|number| {
-                let (sequence, hidden) = (&windows.sequences()[number], one(&hidden, number, batch));
-                let scores = scores(decoder, sequence, &hidden, None);
-                let teacher = if keep {
-                    let log_probs = log_probs(decoder, sequence, &hidden);
-                    Teacher::Predictions(log_probs.map(Prediction::new).collect())
-                } else {
-                    Teacher::Hidden(Box::new(hidden))
-                };
-                (scores, teacher)
-            })
-            .collect();
+        let measured: Vec<(Scores, Teacher)> = each(decoder.device(), 0..windows.len(), |number| {
+            let (sequence, hidden) = (&windows.sequences()[number], one(&hidden, number, batch));
+            let scores = scores(decoder, sequence, &hidden, None);
+            let teacher = if keep {
+                let log_probs = log_probs(decoder, sequence, &hidden);
+                Teacher::Predictions(log_probs.map(Prediction::new).collect())
+            } else {
+                Teacher::Hidden(Box::new(hidden))
+            };
+            (scores, teacher)
+        });
         let (scores, teachers): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
         let full_precision = Evaluation { agreement: 1.0, ..summary(&scores)? };
         Ok(Some(Self { windows, batch, teachers, full_precision }))
@@ -140,13 +136,10 @@ impl Judge {
         let Some(hidden) = run(start, 0..decoder.config().blocks, load, tick, &mut |_, _| ())? else {
             return Ok(None);
         };
-        let measured: Vec<Scores> = (0..self.windows.len())
-            .into_par_iter()
-            .map(|number| {
-                let hidden = one(&hidden, number, self.batch);
-                scores(decoder, &self.windows.sequences()[number], &hidden, Some(&self.teachers[number]))
-            })
-            .collect();
+        let measured: Vec<Scores> = each(decoder.device(), 0..self.windows.len(), |number| {
+            let hidden = one(&hidden, number, self.batch);
+            scores(decoder, &self.windows.sequences()[number], &hidden, Some(&self.teachers[number]))
+        });
         Ok(Some(summary(&measured)?))
     }
 
@@ -220,14 +213,10 @@ impl Judge {
         let blocks = from..decoder.config().blocks;
         let Some(hidden) = run(states, blocks, load, tick, &mut |_, _| ())? else { return Ok(None) };
         let skipped = batches.start * self.batch;
-        let measured: Vec<f64> = windows
-            .clone()
-            .into_par_iter()
-            .map(|number| {
-                let (sequence, teacher) = (&self.windows.sequences()[number], &self.teachers[number]);
-                mean_divergence(decoder, sequence, &one(&hidden, number - skipped, self.batch), teacher)
-            })
-            .collect();
+        let measured: Vec<f64> = each(decoder.device(), windows.clone(), |number| {
+            let (sequence, teacher) = (&self.windows.sequences()[number], &self.teachers[number]);
+            mean_divergence(decoder, sequence, &one(&hidden, number - skipped, self.batch), teacher)
+        });
         match measured.iter().position(|kl| !kl.is_finite()) {
             None => Ok(Some(measured)),
             Some(at) => Err(ModelError::Overflow { sequence: windows.start + at, loss: measured[at] }.into()),
@@ -262,7 +251,8 @@ fn run<E>(
         }
         see(number, &hidden);
         let block = load(number)?;
-        hidden = hidden.into_par_iter().map(|states| block.forward(states)).collect();
+        let Some(device) = hidden.first().map(Tensor::device) else { break };
+        hidden = each(&device, hidden, |states| block.forward(states));
     }
     see(end, &hidden);
     Ok(Some(hidden))
