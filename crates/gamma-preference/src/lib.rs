@@ -13,7 +13,8 @@
 //! use std::ops::ControlFlow;
 //! use burn::tensor::{Device, Distribution, Tensor};
 //! use gamma_core::{BitWidth, Format, GroupSize, ModuleName};
-//! use gamma_preference::{Bank, Block, Candidate, Competitor, Head, Network, Objective, Reading, Settings, Tap, learn};
+//! use gamma_preference::{Bank, Block, Candidate, Competitor, Head, Network, Objective, Reading, Sampling,
+//!     Settings, Tap, learn};
 //!
 //! /// One linear layer, `x Wᵀ`, is the whole network.
 //! struct Layer;
@@ -53,7 +54,7 @@
 //! let weight = Tensor::random([8, 8], Distribution::Normal(0.0, 1.0), &device);
 //! let inputs = vec![Tensor::random([2, 16, 8], Distribution::Normal(0.0, 1.0), &device)];
 //! let objective = Objective { reading: Reading::Teacher, ..Objective::default() };
-//! let settings = Settings { objective, rounds: 2, ..Settings::default() };
+//! let settings = Settings { objective, sampling: Sampling::Hard, rounds: 2, ..Settings::default() };
 //! let mut network = Toy(weight, vec![vec![module]]);
 //! let learned = learn(&mut network, &inputs, &settings, &mut |_: &_| ControlFlow::Continue(()))?;
 //! let options = &learned.losses.modules()[0].options;
