@@ -3,11 +3,11 @@
 use burn::tensor::Tensor;
 
 use crate::{
-    Block, LearnError, Network, Progress, Sampling,
+    Block, LearnError, Network, Progress,
     learn::load,
     learner::{Learner, choices, not_finite_in},
-    reconstruction::{Slopes, Target, contract},
-    switched::switched,
+    reconstruction::{Slopes, Target},
+    switched::charged,
 };
 
 /// One round: each block is loaded once and takes all passes; the student's part of its input is
@@ -37,16 +37,13 @@ pub(crate) fn round<N: Network>(
             let number = batches.binary_search(&pass.batch).expect("made of these passes");
             let state = teacher[number].clone() * (1.0 - share) + student[index].clone() * share;
             let mut answered = None;
-            let mut run = |weights: &[Tensor<2>]| {
+            let run = |weights: &[Tensor<2>]| {
                 let output = bank.block.forward(weights, state.clone());
                 answered.get_or_insert_with(|| output.clone().inner());
                 targets[number].loss(output, &scale)
             };
             let chosen = choices(learner, block, pass);
-            let Slopes { loss, slopes: own } = match learner.settings.sampling {
-                Sampling::Conditional => switched(&bank, &chosen, run),
-                _ => contract(&bank, &chosen, &mut run, |_| ()),
-            };
+            let Slopes { loss, slopes: own } = charged(learner.settings.sampling, &bank, &chosen, run);
             if let Some(error) = not_finite_in(learner, round, pass, (block, &bank), loss, &own) {
                 return Err(error);
             }

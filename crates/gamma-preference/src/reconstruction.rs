@@ -147,7 +147,7 @@ pub(crate) fn mixed<B>(bank: &Bank<B>, choices: &[Shares]) -> Vec<Tensor<2>> {
 }
 
 /// `W + Σ_k y_k (Q_k - W)`; a pure choice touches one candidate only.
-fn mix(original: &Tensor<2>, differences: &Tensor<2>, choice: &Shares) -> Tensor<2> {
+pub(crate) fn mix(original: &Tensor<2>, differences: &Tensor<2>, choice: &Shares) -> Tensor<2> {
     let difference = match choice {
         Shares::Pure(k) => differences.clone().narrow(0, *k, 1),
         Shares::Mixed(y) => {

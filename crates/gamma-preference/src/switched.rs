@@ -3,18 +3,32 @@
 use burn::tensor::Tensor;
 
 use crate::{
-    Bank, Block,
+    Bank, Block, Sampling,
     choices::Shares,
-    reconstruction::{Slopes, mixed},
+    reconstruction::{Slopes, contract, mix, mixed},
     through::numbers,
 };
+
+/// The loss that `run` makes of the weights under `choices`, and what it charges every candidate with, in
+/// the way that `sampling` asks for.
+pub(crate) fn charged<B: Block>(
+    sampling: Sampling,
+    bank: &Bank<B>,
+    choices: &[Shares],
+    run: impl FnMut(&[Tensor<2>]) -> Tensor<1>,
+) -> Slopes {
+    match sampling {
+        Sampling::Conditional => switched(bank, choices, run),
+        _ => contract(bank, choices, run, |_| ()),
+    }
+}
 
 /// The loss that `run` makes of the weights under `choices`, and for every candidate of every module twice
 /// what the loss is with it, less what it is with the module's original weight: the same measure as
 /// the slopes of a [`contract`](crate::reconstruction::contract)ion, of which a cost is half.
 ///
 /// As many runs as all modules have candidates, one more for each module, and one.
-pub(crate) fn switched<B: Block>(
+fn switched<B: Block>(
     bank: &Bank<B>,
     choices: &[Shares],
     mut run: impl FnMut(&[Tensor<2>]) -> Tensor<1>,
@@ -26,8 +40,7 @@ pub(crate) fn switched<B: Block>(
         let drawn = std::mem::replace(&mut weights[module], original.clone());
         losses.push(run(&weights));
         for candidate in 0..differences.dims()[0] {
-            let difference = differences.clone().narrow(0, candidate, 1).reshape(original.dims());
-            weights[module] = original.clone() + difference;
+            weights[module] = mix(original, differences, &Shares::Pure(candidate));
             losses.push(run(&weights));
         }
         weights[module] = drawn;
@@ -45,10 +58,7 @@ pub(crate) fn switched<B: Block>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reconstruction::{
-        contract,
-        tests::{Linear, Mlp, bank, judged},
-    };
+    use crate::reconstruction::tests::{Linear, Mlp, bank, judged};
 
     #[test]
     fn of_a_linear_block_with_one_module_both_ways_find_the_same() {

@@ -3,12 +3,12 @@
 use burn::tensor::Tensor;
 
 use crate::{
-    Bank, Block, LearnError, Network, Progress, Sampling,
+    Bank, Block, LearnError, Network, Progress,
     choices::{Shares, stream},
     learn::load,
     learner::{Learner, not_finite},
-    reconstruction::{Scale, Slopes, Target, contract},
-    switched::switched,
+    reconstruction::{Scale, Slopes, Target},
+    switched::charged,
 };
 
 /// One round: each block is loaded once, takes all its steps, and hands its full-precision outputs on.
@@ -74,10 +74,7 @@ fn visit<B: Block, E: std::error::Error>(
         let run = |weights: &[Tensor<2>]| {
             targets[number].loss(bank.block.forward(weights, inputs[number].clone()), scale)
         };
-        let Slopes { loss, slopes } = match learner.settings.sampling {
-            Sampling::Conditional => switched(bank, &used, run),
-            _ => contract(bank, &used, run, |_| ()),
-        };
+        let Slopes { loss, slopes } = charged(learner.settings.sampling, bank, &used, run);
         if let Some(module) = not_finite(bank, &used, loss, &slopes) {
             let (batch, module) = (batches[number], learner.blocks[block][module].name.clone());
             return Err(LearnError::NotFinite { block, round, step, batch, module });
