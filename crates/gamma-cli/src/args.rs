@@ -231,7 +231,7 @@ pub struct LearnArgs {
     #[arg(long)]
     pub keep_state: bool,
     /// Score only the candidates that were added since the run whose state this file holds
-    #[arg(long, value_name = "STATE", conflicts_with_all = ["resume", "fresh", "keep_state"])]
+    #[arg(long, value_name = "STATE")]
     pub extend: Option<PathBuf>,
     /// Where the scores go
     #[arg(long, value_name = "FILE", default_value = "scores.json")]

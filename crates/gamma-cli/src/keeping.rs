@@ -42,6 +42,25 @@ impl KeepingArgs {
 /// Learns, and says where to go on if that was interrupted.
 pub fn learn(run: &Run, state: &StateFile, watch: &mut Watch) -> anyhow::Result<Learning> {
     let learned = run.learn_kept(state, watch);
+    ended(learned, state, watch)
+}
+
+/// The same for candidates that were added to those of an `earlier` run.
+pub fn extend(
+    run: &Run,
+    earlier: &StateFile,
+    state: &StateFile,
+    watch: &mut Watch,
+) -> anyhow::Result<Learning> {
+    let learned = run.extend_kept(earlier, state, watch);
+    ended(learned, state, watch)
+}
+
+fn ended(
+    learned: Result<Learning, gamma::Error>,
+    state: &StateFile,
+    watch: &mut Watch,
+) -> anyhow::Result<Learning> {
     if matches!(learned, Err(gamma::Error::Interrupted)) && state.path().exists() {
         note!("`{}` holds what was learned: the same command goes on from there", state.path().display());
     }

@@ -19,15 +19,11 @@ pub fn learn(args: &LearnArgs) -> anyhow::Result<()> {
     let state = args.keeping.beside(&args.out);
     let scores = match &args.extend {
         None => keeping::learn(&run, &state, &mut watch)?.scores,
-        Some(earlier) => {
-            let learning = run.extend(&StateFile::new(earlier), &mut watch)?;
-            watch.finish();
-            learning.scores
-        }
+        Some(earlier) => keeping::extend(&run, &StateFile::new(earlier), &state, &mut watch)?.scores,
     };
     watch::warn_of_starved(&scores);
     scores.save(&args.out)?;
-    if args.extend.is_none() && !args.keep_state {
+    if !args.keep_state {
         state.remove()?;
     }
     if let (Some(peak), Ok(demand)) = (gamma::peak_memory(), run.demand()) {

@@ -1,11 +1,9 @@
 //! More options for modules that were learned already.
 
-use std::ops::ControlFlow;
-
 use burn::tensor::Tensor;
 
 use crate::{
-    Block, LearnError, Learned, Network, Pressure, Progress, Reading, Settings, State, StateError, Step,
+    Block, Inputs, LearnError, Learned, Network, Pressure, Progress, Reading, Settings, State, StateError,
     choices::{Shares, balanced, stream},
     fisher::fisher,
     learn::{learned, load},
@@ -23,12 +21,15 @@ use crate::{
 /// fitted to all that was seen, so that those of the old options move only as far as the new ones tell
 /// about what modules have in common.
 ///
+/// `state` may also be one that this very call gave to `progress` before it was interrupted. Its last one
+/// is that of a run that ended with all candidates, and can be extended in turn.
+///
 /// # Errors
 /// As [`resume`](crate::resume()); [`LearnError::Setting`] for a run whose student does not run through,
 /// that held one budget, or that did not pool; [`LearnError::State`] for one that has not ended.
 pub fn extend<N: Network>(
     network: &mut N,
-    inputs: &[Tensor<3>],
+    inputs: &dyn Inputs,
     settings: &Settings,
     (state, known): (State, &[Vec<usize>]),
     progress: &mut dyn Progress,
@@ -45,23 +46,29 @@ pub fn extend<N: Network>(
         return Err(refuse("pooled", "new options need what modules have in common"));
     }
     let mut learner = Learner::new(network.competitors().to_vec(), settings);
-    let state = state.widened(known, &learner.logits)?;
-    learner.restore(state, settings.rounds, inputs.len())?;
-    if learner.resumed.round <= settings.rounds {
+    let round = settings.rounds + 1;
+    // Its own state already has the new candidates.
+    let state = if state.is_within(round) { state } else { state.widened(known, &learner.logits)? };
+    learner.restore(state, settings.rounds, inputs.count())?;
+    if learner.resumed.round < round {
         return Err(StateError::Unfinished.into());
     }
     let fisher = match settings.objective.normaliser {
         crate::Normaliser::Fisher => fisher(network, inputs, settings)?,
         _ => Vec::new(),
     };
-    see_shapes(&mut learner, network, inputs)?;
-    learner.costs = in_order(&learner.blocks, &learner.table()?);
-    let passes = visits(&mut learner, known, inputs.len());
-    learner.expect_steps(learner.done + passes.len() * learner.blocks.len());
+    let done = learner.resumed.units(round);
+    let passes = if done > 0 {
+        std::mem::take(&mut learner.resumed.passes)
+    } else {
+        see_shapes(&mut learner, network, inputs)?;
+        learner.costs = in_order(&learner.blocks, &learner.table()?);
+        visits(&mut learner, known, inputs.count())
+    };
+    learner.expect_steps(learner.done + (passes.len() - done) * learner.blocks.len());
     let weights = through::Weights { hidden, divergence };
-    // Between these passes there is no place to go on from: they take a fraction of the run.
-    let quiet = &mut |step: &Step| -> ControlFlow<()> { progress.step(step) };
-    through::walk(&mut learner, network, inputs, settings.rounds + 1, (&passes, 0), &fisher, weights, quiet)?;
+    through::walk(&mut learner, network, inputs, round, (&passes, done), &fisher, weights, progress)?;
+    learner.rest(round, 0, &[], progress)?;
     learned(learner)
 }
 
@@ -69,11 +76,11 @@ pub fn extend<N: Network>(
 fn see_shapes<N: Network>(
     learner: &mut Learner<'_>,
     network: &mut N,
-    inputs: &[Tensor<3>],
+    inputs: &dyn Inputs,
 ) -> Result<(), LearnError<N::Error>> {
     learner.shapes = Vec::new();
-    let batches = learner.batches(0, inputs.len());
-    let mut hidden: Vec<Tensor<3>> = batches.iter().map(|&batch| inputs[batch].clone()).collect();
+    let batches = learner.batches(0, inputs.count());
+    let mut hidden: Vec<Tensor<3>> = batches.iter().map(|&batch| inputs.batch(batch)).collect();
     for block in 0..learner.blocks.len() {
         let bank = load(network, block)?;
         learner.see_shapes(block, &bank, &hidden);

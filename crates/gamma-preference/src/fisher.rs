@@ -4,7 +4,7 @@ use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
 use rand::RngExt;
 
 use crate::{
-    Block, Head, LearnError, Network, Settings, choices::stream, learn::load, reconstruction::Target,
+    Block, Head, Inputs, LearnError, Network, Settings, choices::stream, learn::load, reconstruction::Target,
 };
 
 /// Batches that the diagonal is averaged over, at most.
@@ -20,11 +20,12 @@ const NOT_A_ROUND: usize = (1 << 15) + 1;
 /// output makes, as far as channels and tokens do so independently.
 pub(crate) fn fisher<N: Network>(
     network: &mut N,
-    inputs: &[Tensor<3>],
+    inputs: &dyn Inputs,
     settings: &Settings,
 ) -> Result<Vec<Tensor<3>>, LearnError<N::Error>> {
-    let step = inputs.len().div_ceil(BATCHES);
-    let mut hidden: Vec<Tensor<3>> = inputs.iter().step_by(step).cloned().collect();
+    let step = inputs.count().div_ceil(BATCHES);
+    let mut hidden: Vec<Tensor<3>> =
+        (0..inputs.count()).step_by(step).map(|batch| inputs.batch(batch)).collect();
     let blocks = network.competitors().len();
     let mut kept = Vec::with_capacity(blocks);
     let mut masks: Vec<Vec<Target>> = Vec::with_capacity(blocks);

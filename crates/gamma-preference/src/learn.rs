@@ -1,11 +1,10 @@
 //! The learning run: a survey of all candidates, then rounds of gradient steps on the logits.
 
-use burn::tensor::Tensor;
 use gamma_core::{Context, ScoreTable};
 
 use crate::{
-    Bank, Competitor, LearnError, Network, Normaliser, Observations, Progress, Reading, Settings, State,
-    fisher::fisher, learner::Learner, mixed, per_module, scores::logit_table, teacher, through,
+    Bank, Competitor, Inputs, LearnError, Network, Normaliser, Observations, Progress, Reading, Settings,
+    State, fisher::fisher, learner::Learner, mixed, per_module, scores::logit_table, teacher, through,
 };
 
 /// What a learning run leaves behind.
@@ -33,7 +32,7 @@ pub struct Learned {
 }
 
 /// Learns preferences for all modules of `network` from the residual stream before its first
-/// block: `inputs`, batches of shape `[batch, tokens, width]`.
+/// block, batch by batch: `inputs`.
 ///
 /// Blocks are loaded one at a time. Reproducible from `settings.seed` on one backend.
 ///
@@ -42,7 +41,7 @@ pub struct Learned {
 /// `progress` broke.
 pub fn learn<N: Network>(
     network: &mut N,
-    inputs: &[Tensor<3>],
+    inputs: &dyn Inputs,
     settings: &Settings,
     progress: &mut dyn Progress,
 ) -> Result<Learned, LearnError<N::Error>> {
@@ -59,7 +58,7 @@ pub fn learn<N: Network>(
 /// As [`learn`]; [`LearnError::State`] if the state cannot be one of this run.
 pub fn resume<N: Network>(
     network: &mut N,
-    inputs: &[Tensor<3>],
+    inputs: &dyn Inputs,
     settings: &Settings,
     state: State,
     progress: &mut dyn Progress,
@@ -69,13 +68,13 @@ pub fn resume<N: Network>(
 
 fn go<N: Network>(
     network: &mut N,
-    inputs: &[Tensor<3>],
+    inputs: &dyn Inputs,
     settings: &Settings,
     state: Option<State>,
     progress: &mut dyn Progress,
 ) -> Result<Learned, LearnError<N::Error>> {
     settings.check()?;
-    if inputs.is_empty() {
+    if inputs.count() == 0 {
         return Err(LearnError::Nothing("no calibration sequences"));
     }
     let blocks = network.competitors().to_vec();
@@ -92,7 +91,7 @@ fn go<N: Network>(
         _ => settings.rounds,
     };
     if let Some(state) = state {
-        learner.restore(state, rounds, inputs.len())?;
+        learner.restore(state, rounds, inputs.count())?;
     }
     let fisher = match settings.objective.normaliser {
         Normaliser::Fisher => fisher(network, inputs, settings)?,

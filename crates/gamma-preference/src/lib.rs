@@ -93,7 +93,7 @@ mod through;
 pub use error::LearnError;
 pub use extend::extend;
 pub use learn::{Learned, learn, resume};
-pub use network::{Aside, Bank, Block, Candidate, Competitor, Head, Network, Tap};
+pub use network::{Aside, Bank, Block, Candidate, Competitor, Head, Inputs, Network, Tap};
 pub use objective::{Normaliser, Objective, Reading};
 pub use observe::{Context, Observation, Observations};
 pub use progress::{Progress, Step};

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::{
-    Block, LearnError, Network, Progress,
+    Block, Inputs, LearnError, Network, Progress,
     learn::load,
     learner::{Learner, choices, not_finite_in},
     reconstruction::{Slopes, Target},
@@ -15,18 +15,18 @@ use crate::{
 pub(crate) fn round<N: Network>(
     learner: &mut Learner<'_>,
     network: &mut N,
-    inputs: &[Tensor<3>],
+    inputs: &dyn Inputs,
     round: usize,
     fisher: &[Tensor<3>],
     share: f64,
     progress: &mut dyn Progress,
 ) -> Result<(), LearnError<N::Error>> {
-    let passes = learner.passes(round, inputs.len());
+    let passes = learner.passes(round, inputs.count());
     let mut batches: Vec<usize> = passes.iter().map(|pass| pass.batch).collect();
     batches.sort_unstable();
     batches.dedup();
-    let mut teacher: Vec<Tensor<3>> = batches.iter().map(|&batch| inputs[batch].clone()).collect();
-    let mut student: Vec<Tensor<3>> = passes.iter().map(|pass| inputs[pass.batch].clone()).collect();
+    let mut teacher: Vec<Tensor<3>> = batches.iter().map(|&batch| inputs.batch(batch)).collect();
+    let mut student: Vec<Tensor<3>> = passes.iter().map(|pass| inputs.batch(pass.batch)).collect();
     let mut total = vec![0.0; passes.len()];
     let mut slopes: Vec<Vec<Vec<f64>>> = vec![Vec::new(); passes.len()];
     for block in 0..learner.blocks.len() {

@@ -31,6 +31,28 @@ pub trait Head {
     fn logits(&self, hidden: Tensor<3>) -> Tensor<3>;
 }
 
+/// The residual stream before the first block, in batches of shape `[batch, tokens, width]`.
+///
+/// A slice or a vector of tensors is one. A model that looks embeddings up when they are asked for
+/// need not hold those of all calibration data.
+pub trait Inputs {
+    /// How many batches there are.
+    fn count(&self) -> usize;
+
+    /// Batch `number`, below [`count`](Self::count): the same each time.
+    fn batch(&self, number: usize) -> Tensor<3>;
+}
+
+impl<T: AsRef<[Tensor<3>]>> Inputs for T {
+    fn count(&self) -> usize {
+        self.as_ref().len()
+    }
+
+    fn batch(&self, number: usize) -> Tensor<3> {
+        self.as_ref()[number].clone()
+    }
+}
+
 /// One way to store a module.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {

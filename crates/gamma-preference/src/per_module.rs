@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::{
-    Block, Context, LearnError, Network, Observation, Progress, learn::load, learner::Learner,
+    Block, Context, Inputs, LearnError, Network, Observation, Progress, learn::load, learner::Learner,
     shape::energies,
 };
 
@@ -12,11 +12,11 @@ use crate::{
 pub(crate) fn survey<N: Network>(
     learner: &mut Learner<'_>,
     network: &mut N,
-    inputs: &[Tensor<3>],
+    inputs: &dyn Inputs,
     progress: &mut dyn Progress,
 ) -> Result<(), LearnError<N::Error>> {
-    learner.expect_steps(inputs.len() * learner.blocks.len());
-    let mut hidden = inputs.to_vec();
+    learner.expect_steps(inputs.count() * learner.blocks.len());
+    let mut hidden: Vec<Tensor<3>> = (0..inputs.count()).map(|batch| inputs.batch(batch)).collect();
     for block in 0..learner.blocks.len() {
         let bank = load(network, block)?;
         if block < learner.resumed.units(0) {

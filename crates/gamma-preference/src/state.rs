@@ -118,6 +118,11 @@ impl State {
         Ok(Self(state))
     }
 
+    /// Whether it is from the midst of `round`.
+    pub(crate) fn is_within(&self, round: usize) -> bool {
+        self.0.round == round && self.0.units > 0
+    }
+
     /// Steps done, over all rounds and blocks.
     #[must_use]
     pub fn steps(&self) -> usize {

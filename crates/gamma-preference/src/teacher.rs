@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::{
-    Bank, Block, LearnError, Network, Progress,
+    Bank, Block, Inputs, LearnError, Network, Progress,
     choices::{Shares, stream},
     learn::load,
     learner::{Learner, not_finite},
@@ -15,13 +15,13 @@ use crate::{
 pub(crate) fn round<N: Network>(
     learner: &mut Learner<'_>,
     network: &mut N,
-    inputs: &[Tensor<3>],
+    inputs: &dyn Inputs,
     round: usize,
     fisher: &[Tensor<3>],
     progress: &mut dyn Progress,
 ) -> Result<(), LearnError<N::Error>> {
-    let batches = learner.batches(round, inputs.len());
-    let mut hidden: Vec<Tensor<3>> = batches.iter().map(|&batch| inputs[batch].clone()).collect();
+    let batches = learner.batches(round, inputs.count());
+    let mut hidden: Vec<Tensor<3>> = batches.iter().map(|&batch| inputs.batch(batch)).collect();
     for block in 0..learner.blocks.len() {
         let bank = load(network, block)?;
         if block < learner.resumed.units(round) {

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::{
-    Aside, Bank, Block, LearnError, Network, Progress,
+    Aside, Bank, Block, Inputs, LearnError, Network, Progress,
     divergence::divergence,
     learn::load,
     learner::{Learner, Pass, choices, not_finite_in},
@@ -22,13 +22,13 @@ pub(crate) struct Weights {
 pub(crate) fn round<N: Network>(
     learner: &mut Learner<'_>,
     network: &mut N,
-    inputs: &[Tensor<3>],
+    inputs: &dyn Inputs,
     round: usize,
     fisher: &[Tensor<3>],
     weights: Weights,
     progress: &mut dyn Progress,
 ) -> Result<(), LearnError<N::Error>> {
-    let passes = learner.passes(round, inputs.len());
+    let passes = learner.passes(round, inputs.count());
     let done = learner.resumed.units(round);
     walk(learner, network, inputs, round, (&passes, done), fisher, weights, progress)
 }
@@ -38,7 +38,7 @@ pub(crate) fn round<N: Network>(
 pub(crate) fn walk<N: Network>(
     learner: &mut Learner<'_>,
     network: &mut N,
-    inputs: &[Tensor<3>],
+    inputs: &dyn Inputs,
     round: usize,
     (passes, mut done): (&[Pass], usize),
     fisher: &[Tensor<3>],
@@ -88,14 +88,14 @@ impl<B: Block> Forward<B> {
         learner: &mut Learner<'_>,
         round: usize,
         passes: &[Pass],
-        inputs: &[Tensor<3>],
+        inputs: &dyn Inputs,
         fisher: &[Tensor<3>],
         weights: Weights,
     ) -> Result<Self, LearnError<N::Error>> {
         let mut batches: Vec<usize> = passes.iter().map(|pass| pass.batch).collect();
         batches.sort_unstable();
         batches.dedup();
-        let mut teacher: Vec<Tensor<3>> = batches.iter().map(|&batch| inputs[batch].clone()).collect();
+        let mut teacher: Vec<Tensor<3>> = batches.iter().map(|&batch| inputs.batch(batch)).collect();
         let mut forward = Self {
             last: None,
             batches,
@@ -103,7 +103,7 @@ impl<B: Block> Forward<B> {
             targets: Vec::new(),
             teacher: Vec::new(),
             losses: Vec::new(),
-            student: passes.iter().map(|pass| inputs[pass.batch].clone()).collect(),
+            student: passes.iter().map(|pass| inputs.batch(pass.batch)).collect(),
         };
         for block in 0..learner.blocks.len() {
             forward.last = None; // one bank in memory at a time

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use burn::tensor::{Tensor, TensorData};
 use gamma_core::{Format, ModuleName};
 use gamma_model::{Block, Decoder};
+use gamma_preference::Inputs;
 use gamma_quant::{CalibrationNeeds, CalibrationStats, QuantizedWeight, Quantizer, Rescale, WeightView};
 use ndarray::{Array1, ArrayView2};
 
@@ -12,6 +13,7 @@ use crate::{
     Error, Event, Progress,
     filed::{Kept, Room},
     observe::{floats, observe},
+    stream::Stream,
 };
 
 /// How candidates are made.
@@ -124,7 +126,7 @@ impl CandidateBank {
         &mut self,
         decoder: &Decoder,
         method: &Method,
-        sequences: &dyn Fn() -> Vec<Tensor<3>>,
+        inputs: &dyn Inputs,
         wanted: &dyn Fn(&ModuleName) -> Vec<Format>,
         room: &Room,
         progress: &mut dyn Progress,
@@ -139,10 +141,14 @@ impl CandidateBank {
             return Ok(());
         }
         let needs = method.needs();
-        let mut hidden = if needs == CalibrationNeeds::Nothing { Vec::new() } else { sequences() };
+        let device = decoder.device();
+        let mut hidden = match needs {
+            CalibrationNeeds::Nothing => Stream::nothing(room, device),
+            _ => Stream::new(inputs, room, device)?,
+        };
         for number in 0..blocks {
             let mut block = decoder.block(number)?;
-            let seen = observe(&block, &mut hidden, needs);
+            let seen = observe(&block, &mut hidden, needs)?;
             let mut stats: Vec<CalibrationStats> = seen.into_iter().map(|seen| seen.stats).collect();
             let scales = method.prepare(&mut block, &mut stats)?;
             self.scales.insert(number, Arc::new(scales));

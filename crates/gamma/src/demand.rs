@@ -120,19 +120,18 @@ impl Run {
     /// # Errors
     /// [`Error::Memory`] if it cannot be done within the limit.
     pub fn demand(&self) -> Result<Demand, Error> {
-        let (demand, _, _) = self.divide()?;
-        Ok(demand)
+        Ok(self.divide()?.0)
     }
 
     /// What may stay in memory, and a file for the rest.
     pub(crate) fn room(&self) -> Result<Room, Error> {
-        let (_, packed, hidden) = self.divide()?;
+        let (_, room) = self.divide()?;
         let spill = self.max_memory.map(|_| Spill::in_folder(&self.scratch)).transpose()?;
-        Ok(Room { spill: spill.map(Arc::new), packed, hidden })
+        Ok(Room { spill: spill.map(Arc::new), ..room })
     }
 
-    /// The demand, and the bytes that packed candidates and waiting hidden states may hold.
-    fn divide(&self) -> Result<(Demand, u64, u64), Error> {
+    /// The demand, and what may stay in memory of packed candidates and hidden states.
+    fn divide(&self) -> Result<(Demand, Room), Error> {
         let config = self.config();
         let sizes = self.sizes()?;
         let packed = self.packed_bytes()?;
@@ -149,44 +148,51 @@ impl Run {
             // Sums in single precision, their mean, and in double precision the matrix and its factor.
             _ => 24 * widest * widest,
         };
-        let states = if needs == CalibrationNeeds::Nothing { 0 } else { 8 * sizes.state * sizes.all };
+        let (moving, states) = if needs == CalibrationNeeds::Nothing {
+            (0, 0)
+        } else {
+            // Where experts may lack tokens, the states before a block stay until it is through.
+            let kept = if config.experts.is_some() { 2 } else { 1 };
+            (self.forward_bytes(&sizes), 4 * sizes.state * sizes.all * kept)
+        };
         let quantizing = [
             Share { what: "the text while it is encoded", bytes: ENCODING * self.text_bytes },
             Share { what: "one block", bytes: 4 * sizes.block },
             Share { what: "its inputs' statistics", bytes: sums },
             Share { what: "a module on its way", bytes: 16 * sizes.module },
-            Share { what: "hidden states of all calibration data", bytes: states },
+            Share { what: "a batch on its way through it", bytes: moving },
         ];
         let waiting = self.waiting(&sizes);
         let learning = [
             Share { what: "one block and its candidates", bytes: 4 * sizes.block * (1 + sizes.candidates) },
             Share { what: "mixed weights and their gradients", bytes: 12 * sizes.block },
             Share { what: "the graph of one step", bytes: self.graph_bytes(&sizes) },
-            Share { what: "embedded calibration data", bytes: 4 * sizes.state * sizes.all },
             Share { what: "hidden states of teacher and student", bytes: self.moving_bytes(&sizes) },
         ];
-        let sum = |shares: &[Share]| -> u64 { shares.iter().map(|share| share.bytes).sum() };
-        let needed = sum(&fixed) + u64::max(sum(&quantizing), sum(&learning));
-        let room = match self.max_memory {
-            None => u64::MAX,
-            Some(given) => given.checked_sub(needed).ok_or_else(|| {
-                let stage = if sum(&quantizing) > sum(&learning) { &quantizing[..] } else { &learning[..] };
-                let all = fixed.iter().chain(stage);
-                let largest = all.max_by_key(|share| share.bytes).expect("there are several");
-                Error::Memory { given, needed, largest: largest.what, part: largest.bytes }
-            })?,
-        };
-        let in_memory = packed.min(room);
-        let hidden = waiting.min(room - in_memory);
+        let sum = |shares: &[Share]| -> u64 { fixed.iter().chain(shares).map(|share| share.bytes).sum() };
+        let needed = u64::max(sum(&quantizing), sum(&learning));
+        let given = self.max_memory.unwrap_or(u64::MAX);
+        if given < needed {
+            let stage = if sum(&quantizing) > sum(&learning) { &quantizing[..] } else { &learning[..] };
+            let all = fixed.iter().chain(stage);
+            let largest = all.max_by_key(|share| share.bytes).expect("there are several");
+            return Err(Error::Memory { given, needed, largest: largest.what, part: largest.bytes });
+        }
+        // Candidates are needed in both stages, and most often.
+        let in_memory = packed.min(given - needed);
+        let stream = states.min(given - in_memory - sum(&quantizing));
+        let hidden = waiting.min(given - in_memory - sum(&learning));
         let candidates = Share { what: "packed candidates", bytes: in_memory };
+        let all = Share { what: "hidden states of all calibration data", bytes: stream };
         let asides = Share { what: "hidden states that wait for the way back", bytes: hidden };
         let demand = Demand {
-            quantizing: [&fixed[..], &quantizing, &[candidates]].concat(),
+            quantizing: [&fixed[..], &quantizing, &[candidates, all]].concat(),
             learning: [&fixed[..], &learning, &[candidates, asides]].concat(),
-            disk: packed - in_memory + waiting - hidden,
+            // One stage takes the place of the other.
+            disk: packed - in_memory + u64::max(states - stream, waiting - hidden),
             operations: self.operations(&sizes),
         };
-        Ok((demand, in_memory, hidden))
+        Ok((demand, Room { spill: None, packed: in_memory, hidden, stream }))
     }
 
     fn sizes(&self) -> Result<Sizes, Error> {
@@ -254,6 +260,22 @@ impl Run {
         4 * sizes.state * states
     }
 
+    /// Bytes of a batch's way through a block where nothing is kept of it: the stream before and after, what
+    /// modules read and answer, and the scores of attention where they are kept.
+    fn forward_bytes(&self, sizes: &Sizes) -> u64 {
+        let config = self.config();
+        let attention = 2 * (config.heads + config.kv_heads) * config.head_dim;
+        let per_token = 6 * config.hidden_size + 3 * config.intermediate_size + attention;
+        4 * (sizes.tokens * per_token as u64 + self.attention_scores(sizes))
+    }
+
+    /// Scores of attention that are in memory at once.
+    fn attention_scores(&self, sizes: &Sizes) -> u64 {
+        let length = sizes.tokens / self.batch.max(1) as u64;
+        let keeps = gamma_model::keeps_scores(self.device());
+        if keeps { 4 * self.config().heads as u64 * sizes.tokens * length } else { 0 }
+    }
+
     /// Bytes of what autodiff keeps of one step: per token some values as wide as the stream, the
     /// feed-forward layer and the heads; for each pair of tokens the scores of every head, where they
     /// are kept; and of the predictions, a few values per class.
@@ -261,9 +283,7 @@ impl Run {
         let config = self.config();
         let attention = (config.heads + 2 * config.kv_heads) * config.head_dim;
         let per_token = 14 * config.hidden_size + 8 * config.intermediate_size + 6 * attention;
-        let length = sizes.tokens / self.batch.max(1) as u64;
-        let keeps = gamma_model::keeps_scores(self.device());
-        let scores = if keeps { 4 * config.heads as u64 * sizes.tokens * length } else { 0 };
+        let scores = self.attention_scores(sizes);
         let rows = sizes.tokens.min((LOGITS / config.vocab_size as u64).max(1));
         let classes = 8 * rows * config.vocab_size as u64;
         4 * u64::max(sizes.tokens * per_token as u64 + scores, classes)

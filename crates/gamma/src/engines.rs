@@ -12,7 +12,7 @@ use gamma_export::{
 use gamma_ggml::GgmlType;
 use gamma_quant::{CalibrationNeeds, QuantizedWeight};
 
-use crate::{Applied, Error, Event, Plan, Progress, Run, Scores, observe::observe};
+use crate::{Applied, Error, Event, Plan, Progress, Run, Scores, observe::observe, stream::Stream};
 
 impl Scores {
     /// The same scores with no other options than those that `target` can hold, so that every plan can be
@@ -115,12 +115,13 @@ impl Run {
     pub fn imatrix(&self, path: impl AsRef<Path>, progress: &mut dyn Progress) -> Result<(), Error> {
         let sequences = self.sequences(progress)?;
         let length = sequences.first().map_or(0, Vec::len);
-        let mut hidden = self.batches(sequences);
+        let room = self.room()?;
+        let mut hidden = Stream::new(&self.batches(sequences), &room, self.device())?;
         let mut moments: BTreeMap<ModuleName, (usize, Vec<f32>)> = BTreeMap::new();
         let total = self.config().blocks;
         for number in 0..total {
             let block = self.decoder.block(number)?;
-            let stats = observe(&block, &mut hidden, CalibrationNeeds::SecondMoment);
+            let stats = observe(&block, &mut hidden, CalibrationNeeds::SecondMoment)?;
             for (input, stats) in block.inputs().into_iter().zip(stats) {
                 let Some(moment) = &stats.stats.second_moment else { continue };
                 for &slot in &input.readers {

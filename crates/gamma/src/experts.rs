@@ -18,7 +18,9 @@ use gamma_quant::CalibrationNeeds;
 use crate::{
     Error, Event, Progress, Run,
     bank::{CandidateBank, decoded, prepared},
+    filed::Room,
     observe::{FEWEST_TOKENS, floats, observe},
+    stream::Stream,
 };
 
 /// What the calibration text tells of a module of an expert.
@@ -43,11 +45,12 @@ impl Run {
         scores: ScoresFile,
         bank: &CandidateBank,
         sequences: &[Vec<u32>],
+        room: &Room,
         progress: &mut dyn Progress,
     ) -> Result<ScoresFile, Error> {
         let Some(experts) = &self.config().experts else { return Ok(scores) };
         let tokens: usize = sequences.iter().map(Vec::len).sum();
-        let mut traffic = self.traffic(bank, sequences, progress)?;
+        let mut traffic = self.traffic(bank, sequences, room, progress)?;
         let routing = routing(tokens, &traffic);
         if routing.is_sufficient() {
             return Ok(ScoresFile { routing: Some(routing), ..scores });
@@ -67,10 +70,11 @@ impl Run {
         &self,
         bank: &CandidateBank,
         sequences: &[Vec<u32>],
+        room: &Room,
         progress: &mut dyn Progress,
     ) -> Result<BTreeMap<ModuleName, Traffic>, Error> {
         let (blocks, scales) = (self.config().blocks, bank.scales());
-        let mut hidden = self.batches(sequences);
+        let mut hidden = Stream::new(&self.batches(sequences), room, self.device())?;
         let mut traffic = BTreeMap::new();
         for number in 0..blocks {
             let block = prepared(&self.decoder, &scales, number)?;
@@ -78,7 +82,7 @@ impl Run {
                 Some(_) => CalibrationNeeds::SecondMoment,
                 None => CalibrationNeeds::Nothing,
             };
-            for (input, seen) in block.inputs().iter().zip(observe(&block, &mut hidden, needs)) {
+            for (input, seen) in block.inputs().iter().zip(observe(&block, &mut hidden, needs)?) {
                 let Some(moments) = seen.stats.second_moment else { continue };
                 let readers = input.readers.iter().map(|&slot| &block.modules()[slot]);
                 for module in readers.filter(|module| module.expert.is_some()) {

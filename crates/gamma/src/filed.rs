@@ -18,8 +18,10 @@ pub(crate) struct Room {
     pub(crate) spill: Option<Arc<Spill>>,
     /// Bytes for packed candidates.
     pub(crate) packed: u64,
-    /// Bytes for hidden states that wait.
+    /// Bytes for hidden states that wait for the way back.
     pub(crate) hidden: u64,
+    /// Bytes for those of all calibration data while candidates are made.
+    pub(crate) stream: u64,
 }
 
 /// A packed weight.
@@ -148,7 +150,7 @@ mod tests {
                 let made = quantizer.quantize_at(&view, &CalibrationStats::default(), width);
                 let made = made.expect("plain numbers");
                 // Room for the first one alone.
-                let room = Room { spill: Some(Arc::clone(&spill)), packed: 200, hidden: 0 };
+                let room = Room { spill: Some(Arc::clone(&spill)), packed: 200, ..Room::default() };
                 let held = all.iter().map(|(_, kept): &(QuantizedWeight, Kept)| kept.held()).sum();
                 let kept = Kept::new(made.clone(), held, &room).expect("kept");
                 assert_eq!(kept.stored_bits(), made.stored_bits());
@@ -161,7 +163,7 @@ mod tests {
         };
         let made = CustomWeight::encoded(&name, format.clone(), [2, 3], vec![1, 2, 3, 4, 5, 6], decode);
         let made: QuantizedWeight = made.expect("a matrix").into();
-        let room = Room { spill: Some(Arc::clone(&spill)), packed: 0, hidden: 0 };
+        let room = Room { spill: Some(Arc::clone(&spill)), packed: 0, ..Room::default() };
         all.push((made.clone(), Kept::new(made, 0, &room).expect("kept")));
         // Values without bytes have nowhere to go.
         let made: QuantizedWeight = CustomWeight::new(&name, format, values, 9).expect("finite").into();

@@ -95,6 +95,7 @@ mod reuse;
 mod run;
 mod scores;
 mod spill;
+mod stream;
 
 pub use applied::Applied;
 pub use builder::{Builder, Gamma};

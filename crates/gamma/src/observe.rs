@@ -5,6 +5,8 @@ use gamma_model::{Block, Input};
 use gamma_quant::{CalibrationNeeds, CalibrationStats};
 use ndarray::Array2;
 
+use crate::{Error, stream::Stream};
+
 /// With fewer tokens than this, statistics of an expert's own say too little: 32 vectors span 32 of
 /// thousands of directions, and a mean square has a relative error of a quarter.
 ///
@@ -28,39 +30,44 @@ pub(crate) struct Seen {
 /// see [`FEWEST_TOKENS`]. Sums stay on the device until all batches are through: `4 n²` bytes for an
 /// input of `n` channels where the Hessian is needed, `4 n` otherwise, and `4 n` for each of
 /// [`SAMPLES`] samples. Where there are experts, the block's inputs are kept besides.
-pub(crate) fn observe(block: &Block, hidden: &mut [Tensor<3>], needs: CalibrationNeeds) -> Vec<Seen> {
+///
+/// # Errors
+/// [`Error`] if what does not fit into memory cannot be written or read.
+pub(crate) fn observe(
+    block: &Block,
+    hidden: &mut Stream<'_>,
+    needs: CalibrationNeeds,
+) -> Result<Vec<Seen>, Error> {
     let inputs = block.inputs();
     let expert = |input: &Input| block.modules()[input.readers[0]].expert;
     let mut own: Vec<Sums> = inputs.iter().map(|_| Sums::default()).collect();
-    let per_batch = (SAMPLES / hidden.len().max(1)).max(1);
+    let per_batch = (SAMPLES / hidden.count().max(1)).max(1);
     let place = |slot: usize| inputs.iter().position(|input| input.readers[0] == slot);
-    let before =
-        if inputs.iter().any(|input| expert(input).is_some()) { hidden.to_vec() } else { Vec::new() };
-    for states in hidden {
-        *states = block.observe(block.weights(), states.clone(), |slot, x| {
+    let before = hidden.pass(inputs.iter().any(|input| expert(input).is_some()), |states| {
+        block.observe(block.weights(), states, |slot, x| {
             if let Some(number) = place(slot) {
                 own[number].add(x, needs, per_batch);
             }
-        });
-    }
+        })
+    })?;
     let starved = |number: usize| expert(&inputs[number]).filter(|_| own[number].tokens < FEWEST_TOKENS);
     let mut experts: Vec<usize> = (0..inputs.len()).filter_map(starved).collect();
     experts.dedup();
     let mut all: Vec<Sums> = inputs.iter().map(|_| Sums::default()).collect();
-    if !experts.is_empty() && needs != CalibrationNeeds::Nothing {
-        for states in before {
-            block.observe_unrouted(states, &experts, |slot, x| {
-                if let Some(number) = place(slot) {
-                    all[number].add(x, needs, per_batch);
-                }
-            });
-        }
-    }
+    let lacking = !experts.is_empty() && needs != CalibrationNeeds::Nothing;
+    let visitor = |states: Tensor<3>| {
+        block.observe_unrouted(states, &experts, |slot, x| {
+            if let Some(number) = place(slot) {
+                all[number].add(x, needs, per_batch);
+            }
+        });
+    };
+    hidden.visit(before, lacking.then_some(visitor))?;
     let seen = |(own, all): (Sums, Sums)| Seen {
         tokens: own.tokens,
         stats: if all.tokens > 0 { own.made_up_by(all) } else { own }.stats(needs),
     };
-    own.into_iter().zip(all).map(seen).collect()
+    Ok(own.into_iter().zip(all).map(seen).collect())
 }
 
 /// Vectors of an input that are kept for methods that ask for samples, one of each batch at least.
@@ -144,6 +151,7 @@ mod tests {
     use gamma_model::{Checkpoint, Decoder};
 
     use super::*;
+    use crate::{filed::Room, spill::Spill};
 
     /// The sums `Σ x xᵀ` and the number of the tokens that go to `slot`, by asking token for token.
     fn routed(block: &Block, hidden: &[Tensor<3>], slot: usize) -> (usize, Option<Tensor<2>>) {
@@ -190,7 +198,19 @@ mod tests {
     fn check(folder: &str, number: usize, length: u32) -> [usize; 2] {
         let (block, hidden) = start(folder, number, length);
         let all = 4 * length as usize;
-        let seen = observe(&block, &mut hidden.clone(), CalibrationNeeds::Samples);
+        let folder = tempfile::tempdir().expect("a folder");
+        let spill = Arc::new(Spill::in_folder(folder.path()).expect("a file"));
+        // In memory, and with room for one batch.
+        let filed = Room { spill: Some(spill), stream: 4 * 2 * u64::from(length) * 64, ..Room::default() };
+        let [seen, same] = [Room::default(), filed].map(|room| {
+            let mut stream = Stream::new(&hidden, &room, &gamma_device::tested()).expect("room");
+            observe(&block, &mut stream, CalibrationNeeds::Samples).expect("room")
+        });
+        for (seen, same) in seen.iter().zip(&same) {
+            assert_eq!((seen.tokens, &seen.stats.samples), (same.tokens, &same.stats.samples));
+            let matrix = |seen: &Seen| seen.stats.hessian.as_ref().map(|hessian| hessian.matrix().to_owned());
+            assert_eq!(matrix(seen), matrix(same));
+        }
         let mut counts = [0, 0];
         for (input, seen) in block.inputs().iter().zip(&seen) {
             let slot = input.readers[0];

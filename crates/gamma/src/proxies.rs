@@ -1,6 +1,7 @@
 //! Scores by published proxies, on the candidates of a run.
 
 use gamma_core::{ScoreKind, ScoresFile};
+use gamma_preference::Inputs;
 use gamma_proxy::{Proxy, ProxyError, by_gradients, by_trials, locally};
 
 use crate::{
@@ -26,9 +27,11 @@ impl Run {
     /// # Errors
     /// As [`learn`](Self::learn).
     pub fn score(&self, proxy: Proxy, progress: &mut dyn Progress) -> Result<Scores, Error> {
-        let bank = self.fill(progress)?;
+        let room = self.room()?;
+        let bank = self.fill_within(&room, progress)?;
         let sequences = if proxy.needs_data() { self.sequences(progress)? } else { &[] };
-        let batches = || self.batches(sequences);
+        let embedded = self.batches(sequences);
+        let batches = || (0..embedded.count()).map(|batch| embedded.batch(batch)).collect::<Vec<_>>();
         let mut network = BankedDecoder::new(&self.decoder, &bank, &self.formats);
         let mut tick = |done, total| progress.event(Event::Scoring { done, total });
         let table = match proxy {
@@ -50,7 +53,7 @@ impl Run {
         if !proxy.needs_data() {
             return Ok(Scores::new(scores)); // it charges every expert as it finds it
         }
-        Ok(Scores::new(self.heed_experts(scores, &bank, sequences, progress)?))
+        Ok(Scores::new(self.heed_experts(scores, &bank, sequences, &room, progress)?))
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use gamma_core::{
     BitWidth, CacheShape, Digest, FixedRole, Format, ModuleName, ModuleScores, Provenance, Remainder,
     ScoreKind, ScoreTable, ScoredOption, ScoresFile,
@@ -24,6 +24,7 @@ use crate::{
     judge::{Jury, Protocol},
     keep::Keeper,
     network::BankedDecoder,
+    stream::Embedded,
 };
 
 /// Which numbers of a learning run become the scores.
@@ -195,7 +196,7 @@ impl Run {
         let mut network = BankedDecoder::new(&self.decoder, &bank, &self.formats).within(&room);
         let mut report = |step: &gamma_preference::Step| progress.event(Event::Learning(*step));
         let learned = learn(&mut network, &self.batches(sequences), settings, &mut report)?;
-        self.scored(learned, &bank, (settings, source), progress)
+        self.scored(learned, &bank, (settings, source), &room, progress)
     }
 
     /// [`learn_detailed`](Self::learn_detailed) with its state in a file, from which the same call goes on
@@ -237,7 +238,7 @@ impl Run {
             Some(state) => resume(&mut network, &inputs, settings, state, &mut keeper),
         };
         keeper.finish()?;
-        self.scored(learned?, &bank, (settings, self.scores), progress)
+        self.scored(learned?, &bank, (settings, self.scores), &room, progress)
     }
 
     /// What was learned as scores.
@@ -246,6 +247,7 @@ impl Run {
         learned: Learned,
         bank: &CandidateBank,
         (settings, source): (&Settings, ScoreSource),
+        room: &Room,
         progress: &mut dyn Progress,
     ) -> Result<Learning, Error> {
         let sequences = self.sequences(progress)?;
@@ -261,7 +263,7 @@ impl Run {
         };
         let table = table.clone();
         let scores = ScoresFile { kind, provenance, remainder, routing: None, table, contexts };
-        let scores = Scores::new(self.heed_experts(scores, bank, sequences, progress)?);
+        let scores = Scores::new(self.heed_experts(scores, bank, sequences, room, progress)?);
         Ok(Learning { scores, learned })
     }
 
@@ -308,7 +310,7 @@ impl Run {
         let mut bank = self.bank();
         let fitting = self.fitting()?;
         let wanted = |module: &ModuleName| fitting.get(module).cloned().unwrap_or_default();
-        bank.fill(&self.decoder, &self.method, &|| self.batches(sequences), &wanted, room, progress)?;
+        bank.fill(&self.decoder, &self.method, &self.batches(sequences), &wanted, room, progress)?;
         Ok(bank.clone())
     }
 
@@ -386,14 +388,11 @@ impl Run {
         let wanted = |module: &ModuleName| {
             plan.choice(module).map(|choice| choice.format.clone()).into_iter().collect()
         };
-        let (mut other_calibration, all) = (false, Room::default());
-        if self.method.needs() == CalibrationNeeds::Nothing {
-            bank.fill(&self.decoder, &self.method, &Vec::new, &wanted, &all, progress)?;
-        } else {
-            let sequences = self.sequences(progress)?;
-            other_calibration = digest(sequences) != plan.provenance().calibration;
-            bank.fill(&self.decoder, &self.method, &|| self.batches(sequences), &wanted, &all, progress)?;
-        }
+        let needs_data = self.method.needs() != CalibrationNeeds::Nothing;
+        let sequences = if needs_data { self.sequences(progress)? } else { &[] };
+        let other_calibration = needs_data && digest(sequences) != plan.provenance().calibration;
+        let (inputs, room) = (self.batches(sequences), Room::default());
+        bank.fill(&self.decoder, &self.method, &inputs, &wanted, &room, progress)?;
         let weight = |choice: &gamma_core::Choice| {
             let weight = bank.get(&choice.name, &choice.format).transpose()?;
             Some(weight.map(|weight| (choice.name.clone(), weight)))
@@ -480,8 +479,8 @@ impl Run {
     }
 
     /// The residual stream before the first block, batch by batch.
-    pub(crate) fn batches(&self, sequences: &[Vec<u32>]) -> Vec<Tensor<3>> {
-        sequences.chunks(self.batch).map(|batch| self.decoder.embed(batch)).collect()
+    pub(crate) fn batches<'a>(&'a self, sequences: &'a [Vec<u32>]) -> Embedded<'a> {
+        Embedded { decoder: &self.decoder, sequences, batch: self.batch }
     }
 
     /// Where scores come from that `learner` makes, a method with the settings `named`.

@@ -131,9 +131,7 @@ impl<'a> Shelf<'a> {
     pub(crate) fn take(&mut self, aside: Aside) -> Result<Tensor<3>, Error> {
         let number = match aside {
             Aside::Here(hidden) => {
-                if self.spill.is_some() {
-                    self.room += bytes_of(&hidden);
-                }
+                self.leave(&hidden);
                 return Ok(*hidden);
             }
             Aside::Elsewhere(number) => number,
@@ -144,6 +142,33 @@ impl<'a> Shelf<'a> {
         spill.free(place);
         let values: Vec<f32> = bytes.as_chunks().0.iter().map(|&value| f32::from_le_bytes(value)).collect();
         Ok(Tensor::from_data(TensorData::new(values, shape), &self.device))
+    }
+
+    /// Gives up what nobody needs any more.
+    pub(crate) fn forget(&mut self, aside: Aside) {
+        match aside {
+            Aside::Here(hidden) => self.leave(&hidden),
+            Aside::Elsewhere(number) => {
+                if let (Some(spill), Some((place, _))) = (self.spill, self.stored.remove(&number)) {
+                    spill.free(place);
+                }
+            }
+        }
+    }
+
+    /// Makes room for as much as `hidden` takes.
+    fn leave(&mut self, hidden: &Tensor<3>) {
+        if self.spill.is_some() {
+            self.room += bytes_of(hidden);
+        }
+    }
+}
+
+impl Drop for Shelf<'_> {
+    fn drop(&mut self) {
+        if let Some(spill) = self.spill {
+            self.stored.values().for_each(|&(place, _)| spill.free(place));
+        }
     }
 }
 
@@ -175,6 +200,12 @@ mod tests {
             }
         }
         assert_eq!(spill.size(), 2 * 96);
+        let kept: Vec<Aside> = (0..3).map(|i| shelf.put(state(i)).expect("kept")).collect();
+        kept.into_iter().take(2).for_each(|kept| shelf.forget(kept));
+        drop(shelf);
+        let mut next = Shelf::new(Some(&spill), 0, &device);
+        let _ = [next.put(state(0)).expect("kept"), next.put(state(1)).expect("kept")];
+        assert_eq!(spill.size(), 2 * 96, "a shelf leaves its places to the next one");
         let mut all = Shelf::new(None, 0, &device);
         assert!(matches!(all.put(state(0)).expect("kept"), Aside::Here(_)));
     }

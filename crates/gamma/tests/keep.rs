@@ -176,3 +176,41 @@ fn candidates_that_are_added_are_scored_without_scoring_the_others_again() {
         assert!(error.contains(expected), "{error}");
     }
 }
+
+#[test]
+fn an_interrupted_extension_goes_on_to_the_same_scores_and_can_be_extended() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let (first, model) = (state_in(scratch.path()), fable());
+    builder(&model).build().expect("valid").learn_kept(&first, &mut Quiet).expect("learns");
+    let own = StateFile::new(scratch.path().join("own")).every(Duration::ZERO);
+    let run = || builder(&model).candidates([2, 3, 4]).build().expect("valid");
+    let whole = run().extend(&first, &mut Quiet).expect("extends").scores;
+
+    let mut steps = 0;
+    let mut stop = |event: Event| {
+        steps += usize::from(matches!(event, Event::Learning(_)));
+        if steps > 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let stopped = run().extend_kept(&first, &own, &mut stop);
+    assert!(matches!(stopped, Err(Error::Interrupted)) && own.path().exists(), "{stopped:?}");
+    let mut rest = 0;
+    let mut count = |event: Event| {
+        rest += usize::from(matches!(event, Event::Learning(_)));
+        ControlFlow::Continue(())
+    };
+    let resumed = run().extend_kept(&first, &own, &mut count).expect("goes on").scores;
+    assert_eq!(resumed, whole);
+    assert!(rest > 0);
+
+    // Asked again it has nothing left to do, and its end is a run to extend.
+    let again = run().extend_kept(&first, &own, &mut |event: Event| match event {
+        Event::Learning(_) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    assert_eq!(again.expect("was done").scores, whole);
+    let wider = builder(&model).candidates([2, 3, 4, 5]).build().expect("valid");
+    let error = wider.extend_kept(&own, &own, &mut Quiet).expect_err("one file for two states");
+    assert!(matches!(error, Error::Setting { setting: "state", .. }), "{error}");
+    let wider = wider.extend(&own, &mut Quiet).expect("extends").scores;
+    assert!(wider.table.modules().iter().all(|module| module.options.len() == 4));
+}

@@ -25,7 +25,7 @@ fn first(settings: &Settings) -> (Learned, State) {
 
 fn go_on(settings: &Settings, state: State) -> Result<Learned, LearnError<std::convert::Infallible>> {
     let known = vec![vec![0, 2]; 3];
-    let go = &mut |_: &Step| ControlFlow::Continue(());
+    let go = &mut |_: &crate::Step| std::ops::ControlFlow::Continue(());
     extend(&mut Stack::new(&ALL), &inputs(), settings, (state, &known), go)
 }
 
@@ -54,6 +54,41 @@ fn what_was_seen_stays_and_new_options_are_visited_as_often_as_old_ones() {
 }
 
 #[test]
+fn an_interrupted_extension_ends_as_if_nobody_had_disturbed_it() {
+    // Of two steps a round, and so of two passes a group: several places to rest.
+    let settings = Settings { steps: 2, ..through() };
+    let (_, state) = first(&settings);
+    let known = vec![vec![0, 2]; 3];
+    let until = |state: State, rest: usize| {
+        let mut watch = StopAt::new(rest);
+        let ended = extend(&mut Stack::new(&ALL), &inputs(), &settings, (state, &known), &mut watch);
+        (ended, watch)
+    };
+    let (whole, count) = until(state.clone(), usize::MAX);
+    let whole = whole.expect("extends");
+    assert!(count.rests > 3, "{} places", count.rests);
+    for rest in 1..count.rests {
+        let (stopped, watch) = until(state.clone(), rest);
+        assert!(matches!(stopped, Err(LearnError::Interrupted)));
+        let kept = State::from_bytes(&watch.kept.expect("kept")).expect("whole");
+        let (resumed, left) = until(kept, usize::MAX);
+        let resumed = resumed.expect("extends");
+        assert_eq!(
+            (resumed.losses, resumed.observations),
+            (whole.losses.clone(), whole.observations.clone())
+        );
+        assert_eq!(left.rests, count.rests - rest);
+    }
+    // Its end is that of a run with all candidates, to which nothing has to be added.
+    let (_, watch) = until(state, count.rests);
+    let ended = State::from_bytes(&watch.kept.expect("kept")).expect("whole");
+    let all = vec![vec![0, 1, 2]; 3];
+    let go = &mut |_: &crate::Step| std::ops::ControlFlow::Continue(());
+    let same = extend(&mut Stack::new(&ALL), &inputs(), &settings, (ended, &all), go).expect("extends");
+    assert_eq!(same.losses, whole.losses);
+}
+
+#[test]
 fn only_what_can_be_extended_honestly_is() {
     let settings = through();
     let (_, state) = first(&settings);
@@ -69,7 +104,7 @@ fn only_what_can_be_extended_honestly_is() {
         assert!(error.contains(word), "{error}");
     }
     let known = vec![vec![0]; 3];
-    let go = &mut |_: &Step| ControlFlow::Continue(());
+    let go = &mut |_: &crate::Step| std::ops::ControlFlow::Continue(());
     let error =
         extend(&mut Stack::new(&ALL), &inputs(), &settings, (state, &known), go).expect_err("refused");
     assert!(matches!(error, LearnError::State(StateError::Other(_))), "{error}");

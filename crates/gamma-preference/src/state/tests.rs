@@ -6,8 +6,8 @@ use rand::RngExt;
 
 use super::*;
 use crate::{
-    Bank, Block, Candidate, Competitor, Head, Learned, Network, Normaliser, Objective, Pressure, Reading,
-    Sampling, Settings, Step, Tap, choices::stream, learn, resume,
+    Bank, Block, Candidate, Competitor, Head, Inputs, Learned, Network, Normaliser, Objective, Pressure,
+    Reading, Sampling, Settings, Step, Tap, choices::stream, learn, resume,
 };
 
 const WIDTH: usize = 6;
@@ -188,14 +188,14 @@ fn state_at(stop: usize, settings: &Settings) -> Vec<u8> {
 fn a_state_of_another_run_is_refused() {
     let settings = settings(Objective::default().reading, DRAWN, Sampling::Hard);
     let bytes = state_at(2, &settings);
-    let refusal = |network: &mut Stack, inputs: &[Tensor<3>], settings: &Settings| {
+    let refusal = |network: &mut Stack, inputs: &dyn Inputs, settings: &Settings| {
         let state = State::from_bytes(&bytes).expect("whole");
         let answer = resume(network, inputs, settings, state, &mut |_: &_| ControlFlow::Continue(()));
         answer.expect_err("refused").to_string()
     };
     let fewer = refusal(&mut Stack::new(&WIDTHS[..2]), &inputs(), &settings);
     assert!(fewer.contains("candidates"), "{fewer}");
-    let batches = refusal(&mut Stack::new(&WIDTHS), &inputs()[..2], &settings);
+    let batches = refusal(&mut Stack::new(&WIDTHS), &&inputs()[..2], &settings);
     assert!(batches.contains("batches"), "{batches}");
     let late = state_at(6, &settings);
     let state = State::from_bytes(&late).expect("whole");
