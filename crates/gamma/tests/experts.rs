@@ -181,6 +181,8 @@ fn files_in_which_experts_would_have_to_be_stacked_are_refused() {
         let error = run.integer_bytes(&plan, layout, false).expect_err("refused");
         assert!(matches!(error, Error::Export(ExportError::Experts { .. })), "{error}");
     }
+    let error = gamma::Recipe::Mlx.text(&plan, &[]).expect_err("refused");
+    assert!(matches!(error, ExportError::Experts { .. }), "{error}");
     let error = run.gguf_bytes(&plan, &std::collections::BTreeMap::new()).expect_err("refused");
     assert!(error.to_string().contains("experts.0.w1"), "{error}");
 }

@@ -4,12 +4,16 @@ use std::fmt::Write;
 
 use gamma_core::Plan;
 
-use crate::{ExportError, IntegerLayout, recipes::numbers::integers};
+use crate::{ExportError, IntegerLayout, experts::check_dense, recipes::numbers::integers};
+
+const TARGET: &str = "a recipe for mlx-lm";
 
 /// A Python file with the function that `mlx_lm.convert` asks about every module.
 pub(super) fn recipe(plan: &Plan) -> Result<String, ExportError> {
+    // The tool stacks experts before it asks, so that the name of one would never be looked up.
+    check_dense(TARGET, plan)?;
     let layout = IntegerLayout::Mlx;
-    let planned = integers(plan, "a recipe for mlx-lm", layout.served(), |numbers, shape| {
+    let planned = integers(plan, TARGET, layout.served(), |numbers, shape| {
         matches!(numbers.bits, 2..=6 | 8)
             && matches!(numbers.group, 32 | 64 | 128)
             && (shape[1] as u64).is_multiple_of(numbers.group)

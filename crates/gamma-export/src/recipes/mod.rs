@@ -79,7 +79,9 @@ impl Recipe {
     /// `lm_head` and those that were excluded from it.
     ///
     /// # Errors
-    /// [`ExportError::Unserved`] names all modules whose format the tool does not make.
+    /// [`ExportError::Unserved`] names all modules whose format the tool does not make;
+    /// [`ExportError::Experts`] and [`ExportError::NoGgufName`] a module of an expert, for tools that
+    /// stack them.
     pub fn text(self, plan: &Plan, left: &[ModuleName]) -> Result<String, ExportError> {
         match self {
             Self::LlamaQuantize => tensor_type_file(plan, &BTreeMap::new()),
