@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gamma::{
-    Builder, Calibration, Device, DeviceName, Gamma, Limits, Normaliser, Objective, Pressure, Reading,
-    Sampling, ScoreSource, Settings, Solver,
+    Builder, Calibration, Device, DeviceName, Gamma, Limits, Normaliser, Objective, Pressure, Products,
+    Reading, Sampling, ScoreSource, Settings, Solver,
 };
 
 use crate::{
@@ -133,6 +133,9 @@ pub struct LearningArgs {
     /// Sequences per gradient step
     #[arg(long, default_value_t = 2)]
     batch: usize,
+    /// Learn with matrix products in bf16, summed in f32: for graphics cards that have it
+    #[arg(long)]
+    bf16: bool,
     /// Memory that learning may take, such as 12GiB: packed candidates and hidden states beyond that go
     /// to a temporary file beside the results
     #[arg(long, value_name = "SIZE")]
@@ -465,6 +468,9 @@ impl LearningArgs {
             Score::Logits => ScoreSource::Logits,
         };
         let mut builder = self.quantizer.complete(builder)?;
+        if self.bf16 {
+            builder = builder.products(Products::Bf16);
+        }
         if let Some(SizeArg(bytes)) = self.max_memory {
             builder = builder.max_memory(bytes);
         }

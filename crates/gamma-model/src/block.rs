@@ -8,8 +8,8 @@ use burn::tensor::{Device, Tensor, TensorData, activation::silu};
 #[cfg(feature = "flex")]
 use crate::fused;
 use crate::{
-    Config, FloatType, ModelError, Module, Source, attention::Attention, config::ATTENTION, experts::Router,
-    positions::Positions, sample::Past,
+    Config, FloatType, ModelError, Module, Products, Source, attention::Attention, config::ATTENTION,
+    experts::Router, positions::Positions, sample::Past,
 };
 
 /// A decoder block with its weights on a device.
@@ -30,6 +30,7 @@ pub struct Block {
     attention: Attention,
     /// Where tokens go, in a block with experts.
     router: Option<Router>,
+    products: Products,
 }
 
 /// What a tap is given: the position of a module in [`Block::modules`], its input, shape
@@ -76,8 +77,18 @@ impl Block {
             norm_eps: config.norm_eps,
             attention: Attention::load(config, number, positions, &vector)?,
             router,
+            products: Products::F32,
             modules,
         })
+    }
+
+    /// The same block with the products of its modules in another type, which its device must have.
+    ///
+    /// # Errors
+    /// [`ModelError::Products`] if it does not.
+    pub fn with_products(self, products: Products) -> Result<Self, ModelError> {
+        products.check(&self.attention_norm.device())?;
+        Ok(Self { products, ..self })
     }
 
     /// Names and shapes of the linear modules, in the order of [`Config::modules`].
@@ -196,8 +207,7 @@ impl Block {
         experts: &[usize],
         mut see: impl FnMut(usize, &Tensor<3>),
     ) {
-        let plain =
-            |slot: usize, x: &Tensor<3>| linear(x.clone(), &self.weights[slot], self.biases[slot].as_ref());
+        let plain = |slot: usize, x: &Tensor<3>| self.linear(x.clone(), &self.weights[slot], slot);
         let hidden = self.attended(hidden, None, &mut { plain });
         let x = rms_norm(hidden, &self.mlp_norm, self.norm_eps);
         for &expert in experts {
@@ -222,7 +232,7 @@ impl Block {
     ) -> Tensor<3> {
         assert_eq!(weights.len(), self.modules.len(), "one weight per module");
         let mut linear = |slot: usize, x: &Tensor<3>| {
-            let y = linear(x.clone(), &weights[slot], self.biases[slot].as_ref());
+            let y = self.linear(x.clone(), &weights[slot], slot);
             let shape = y.dims();
             let y = tap(slot, x, y);
             assert_eq!(y.dims(), shape, "a tap keeps the shape of `{}`", self.modules[slot].name);
@@ -237,6 +247,18 @@ impl Block {
                     feed_forward(ATTENTION + FEED_FORWARD * expert, &x, &mut linear)
                 }),
             }
+    }
+
+    /// `x Wᵀ + b` with the bias of module `slot`, and `w` of shape `[out_features, in_features]`.
+    fn linear(&self, x: Tensor<3>, w: &Tensor<2>, slot: usize) -> Tensor<3> {
+        let [batch, tokens, in_features] = x.dims();
+        let [out_features, _] = w.dims();
+        let y = self.products.multiply(x.reshape([batch * tokens, in_features]), w.clone());
+        let y = y.reshape([batch, tokens, out_features]);
+        match &self.biases[slot] {
+            Some(bias) => y + bias.clone().unsqueeze(),
+            None => y,
+        }
     }
 
     /// The residual stream between attention and what follows.
@@ -270,18 +292,6 @@ fn gated(gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
 
 fn norm_names(number: usize) -> [String; 2] {
     ["input_layernorm", "post_attention_layernorm"].map(|norm| format!("model.layers.{number}.{norm}.weight"))
-}
-
-/// `x Wᵀ + b`, with `w` of shape `[out_features, in_features]`.
-fn linear(x: Tensor<3>, w: &Tensor<2>, bias: Option<&Tensor<1>>) -> Tensor<3> {
-    let [batch, tokens, in_features] = x.dims();
-    let [out_features, _] = w.dims();
-    let y = x.reshape([batch * tokens, in_features]).matmul(w.clone().transpose());
-    let y = y.reshape([batch, tokens, out_features]);
-    match bias {
-        Some(bias) => y + bias.clone().unsqueeze(),
-        None => y,
-    }
 }
 
 /// `x / sqrt(mean(x²) + eps) * weight` over the last dimension, which `weight` has the length of.

@@ -4,6 +4,8 @@ use std::{io, path::PathBuf};
 
 use gamma_core::ModuleName;
 
+use crate::Products;
+
 /// Why a model or a text cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -46,6 +48,14 @@ pub enum ModelError {
         found: Vec<String>,
         /// The names that gamma knows.
         supported: Vec<&'static str>,
+    },
+    /// The device has no such numbers.
+    #[error("{device} does not multiply in {}: use f32, or another device", .products.name())]
+    Products {
+        /// What was asked for.
+        products: Products,
+        /// The device, as its backend names it.
+        device: String,
     },
     /// A setting that changes the arithmetic in a way that is not implemented.
     #[error("`{}`: `{key}` is {found}; {expected}", path.display())]

@@ -8,7 +8,7 @@ use std::{
 use burn::tensor::Device;
 use gamma_core::{BitWidth, Format, GroupSize};
 use gamma_device::DeviceName;
-use gamma_model::{Checkpoint, Config, Decoder, Source as Weights, TextEncoder};
+use gamma_model::{Checkpoint, Config, Decoder, Products, Source as Weights, TextEncoder};
 use gamma_quant::{Quantizer, Rescale, Rtn};
 
 use crate::{
@@ -36,6 +36,7 @@ impl Gamma {
             scores: ScoreSource::default(),
             learning: Settings::default(),
             batch: 2,
+            products: Products::default(),
             device: None,
             max_memory: None,
             scratch: None,
@@ -55,6 +56,7 @@ impl Gamma {
 /// | [`learning`](Self::learning) | [`Settings::default`] |
 /// | [`scores`](Self::scores) | the expected loss of each option |
 /// | [`batch`](Self::batch) | 2 sequences per learning step |
+/// | [`products`](Self::products) | in single precision |
 /// | [`device`](Self::device) | the CPU |
 /// | [`max_memory`](Self::max_memory) | unbounded |
 /// | [`scratch`](Self::scratch) | the system's folder for temporary files |
@@ -70,6 +72,7 @@ pub struct Builder {
     scores: ScoreSource,
     learning: Settings,
     batch: usize,
+    products: Products,
     device: Option<Device>,
     max_memory: Option<u64>,
     scratch: Option<PathBuf>,
@@ -139,6 +142,13 @@ impl Builder {
         self
     }
 
+    /// What the student's matrix products are computed in while it learns. Candidates, what they are made
+    /// from, and judgements stay in single precision.
+    pub fn products(mut self, products: Products) -> Self {
+        self.products = products;
+        self
+    }
+
     /// How many bytes a learning run may take, as [`Run::demand`] counts them: packed candidates and
     /// hidden states beyond that go to a temporary file.
     pub fn max_memory(mut self, bytes: u64) -> Self {
@@ -171,6 +181,7 @@ impl Builder {
             }
         }
         let device = self.device.map_or_else(|| DeviceName::CPU.open(), Ok)?;
+        self.products.check(&device)?;
         let (source, folder) = open(self.model, self.source)?;
         let config = source.config();
         let length = match &calibration.source {
@@ -212,6 +223,7 @@ impl Builder {
             learning: self.learning,
             scores: self.scores,
             batch: self.batch,
+            products: self.products,
             sequences,
             bank: Mutex::default(),
             sampled: OnceLock::new(),

@@ -86,6 +86,7 @@ mod latency;
 mod learning;
 mod network;
 mod observe;
+mod origin;
 mod outside;
 mod progress;
 mod proxies;
@@ -130,7 +131,7 @@ pub use gamma_ilp::{
     self as ilp, Change, Engine, Explanation, Frontier, Limits, Pattern, Problem, ProjectError, Rule,
     RuleError, Solver, Ties, Which,
 };
-pub use gamma_model::{self as model, Config, Evaluation, FloatType, ModelError, Source};
+pub use gamma_model::{self as model, Config, Evaluation, FloatType, ModelError, Products, Source};
 pub use gamma_preference::{
     LearnError, Learned, Normaliser, Objective, Observations, Pressure, Reading, Sampling, Settings, Step,
 };

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 use gamma_core::Format;
-use gamma_model::{Block, Decoder};
+use gamma_model::{Block, Decoder, Products};
 use gamma_preference::{Aside, Bank, Candidate, Competitor, Head, Network, Tap};
 
 use crate::{
@@ -21,6 +21,7 @@ pub(crate) struct BankedDecoder<'a> {
     formats: &'a [Format],
     competitors: Vec<Vec<Competitor>>,
     shelf: Shelf<'a>,
+    products: Products,
 }
 
 /// A decoder block as a differentiable function of its linear weights.
@@ -64,13 +65,19 @@ impl<'a> BankedDecoder<'a> {
         let competitors =
             (0..config.blocks).map(|b| config.modules(b).iter().map(competitor).collect()).collect();
         let shelf = Shelf::new(None, 0, decoder.device());
-        Self { decoder, head: DecoderHead(decoder), bank, formats, competitors, shelf }
+        let products = Products::default();
+        Self { decoder, head: DecoderHead(decoder), bank, formats, competitors, shelf, products }
     }
 
     /// Hidden states that wait go where there is room for them.
     pub(crate) fn within(mut self, room: &'a Room) -> Self {
         self.shelf = Shelf::new(room.spill.as_deref(), room.hidden, self.decoder.device());
         self
+    }
+
+    /// Modules multiply in this type.
+    pub(crate) fn multiplying_in(self, products: Products) -> Self {
+        Self { products, ..self }
     }
 
     /// `Q_k - W` for every candidate of one module, `[candidates, out_features * in_features]`.
@@ -100,7 +107,7 @@ impl<'a> Network for BankedDecoder<'a> {
     }
 
     fn load(&mut self, number: usize) -> Result<Bank<DecoderBlock>, Error> {
-        let block = prepared(self.decoder, &self.bank.scales(), number)?;
+        let block = prepared(self.decoder, &self.bank.scales(), number)?.with_products(self.products)?;
         let originals = block.weights().to_vec();
         let modules = block.modules().iter().zip(&originals);
         let differences = modules.map(|(module, original)| self.differences(module, original));

@@ -3,10 +3,7 @@
 use gamma_core::{Difference, Format, ModuleName, Provenance};
 use gamma_preference::{State, extend};
 
-use crate::{
-    Error, Event, Learning, Progress, Run, Scores, StateFile, keep::Keeper, network::BankedDecoder,
-    run::learner,
-};
+use crate::{Error, Event, Learning, Progress, Run, Scores, StateFile, keep::Keeper};
 
 /// What scores are named that were extended; the formats that there were before.
 const EXTENDED: &str = "extended from";
@@ -78,7 +75,7 @@ impl Run {
         };
         let room = self.room()?;
         let bank = self.fill_within(&room, progress)?;
-        let mut network = BankedDecoder::new(&self.decoder, &bank, &self.formats).within(&room);
+        let mut network = self.network(&bank, &room);
         let inputs = self.batches(self.sequences(progress)?);
         let _ = progress.event(Event::Resuming { steps: state.steps() });
         let (settings, start) = (&self.learning, (state, &known[..]));
@@ -127,11 +124,5 @@ impl Run {
         };
         let modules = (0..self.config().blocks).flat_map(|block| self.config().modules(block));
         Ok(modules.map(|module| of_module(&module.name)).collect())
-    }
-
-    /// What the scores and the state of this run depend on.
-    pub(crate) fn origin(&self, progress: &mut dyn Progress) -> Result<Provenance, Error> {
-        let (sequences, settings) = (self.sequences(progress)?, &self.learning);
-        Ok(self.provenance(sequences, &learner(settings), settings.named()))
     }
 }

@@ -12,10 +12,9 @@ use gamma_core::{
     ScoreKind, ScoreTable, ScoredOption, ScoresFile,
 };
 use gamma_export::Unplanned;
-use gamma_model::{Config, Decoder, Source, TextEncoder, sample};
+use gamma_model::{Config, Decoder, Products, Source, TextEncoder, sample};
 use gamma_preference::{Learned, learn, resume};
 use gamma_quant::CalibrationNeeds;
-use sha2::{Digest as _, Sha256};
 
 use crate::{
     Applied, Error, Event, Learning, Plan, Pressure, Progress, Quiet, Scores, Settings, StateFile,
@@ -24,6 +23,7 @@ use crate::{
     judge::{Jury, Protocol},
     keep::Keeper,
     network::BankedDecoder,
+    origin::digest,
     stream::Embedded,
 };
 
@@ -72,6 +72,7 @@ pub struct Run {
     pub(crate) learning: Settings,
     pub(crate) scores: ScoreSource,
     pub(crate) batch: usize,
+    pub(crate) products: Products,
     pub(crate) sequences: Sequences,
     pub(crate) bank: Mutex<CandidateBank>,
     /// Sequences that the model wrote itself, once it has.
@@ -193,7 +194,7 @@ impl Run {
         let room = self.room()?;
         let bank = self.fill_within(&room, progress)?;
         let sequences = self.sequences(progress)?;
-        let mut network = BankedDecoder::new(&self.decoder, &bank, &self.formats).within(&room);
+        let mut network = self.network(&bank, &room);
         let mut report = |step: &gamma_preference::Step| progress.event(Event::Learning(*step));
         let learned = learn(&mut network, &self.batches(sequences), settings, &mut report)?;
         self.scored(learned, &bank, (settings, source), &room, progress)
@@ -227,7 +228,7 @@ impl Run {
         let state = file.read(&origin)?;
         let room = self.room()?;
         let bank = self.fill_within(&room, progress)?;
-        let mut network = BankedDecoder::new(&self.decoder, &bank, &self.formats).within(&room);
+        let mut network = self.network(&bank, &room);
         let inputs = self.batches(sequences);
         if let Some(state) = &state {
             let _ = progress.event(Event::Resuming { steps: state.steps() });
@@ -255,7 +256,7 @@ impl Run {
             ScoreSource::Losses => (ScoreKind::Loss, &learned.losses, learned.contexts.clone()),
             ScoreSource::Logits => (ScoreKind::Logits, &learned.logits, Vec::new()),
         };
-        let provenance = self.provenance(sequences, &learner(settings), settings.named());
+        let provenance = self.provenance(sequences, &settings.to_string(), settings.named());
         let remainder = self.remainder(table, &provenance)?;
         let remainder = match kind {
             ScoreKind::Loss => self.price_outside(remainder, settings, progress)?,
@@ -287,7 +288,7 @@ impl Run {
         let modules: Option<Vec<_>> =
             (0..self.config().blocks).flat_map(|block| self.config().modules(block)).map(module).collect();
         let Some(table) = modules.and_then(|modules| ScoreTable::new(modules).ok()) else { return Ok(None) };
-        let provenance = self.provenance(&[], &learner(&self.learning), self.learning.named());
+        let provenance = self.provenance(&[], &self.learning.to_string(), self.learning.named());
         let remainder = self.with_options(self.remainder(&table, &provenance)?);
         let contexts = Vec::new();
         let kind = ScoreKind::Loss;
@@ -478,45 +479,14 @@ impl Run {
         }
     }
 
+    /// What learns from `bank`.
+    pub(crate) fn network<'a>(&'a self, bank: &'a CandidateBank, room: &'a Room) -> BankedDecoder<'a> {
+        BankedDecoder::new(&self.decoder, bank, &self.formats).within(room).multiplying_in(self.products)
+    }
+
     /// The residual stream before the first block, batch by batch.
     pub(crate) fn batches<'a>(&'a self, sequences: &'a [Vec<u32>]) -> Embedded<'a> {
         Embedded { decoder: &self.decoder, sequences, batch: self.batch }
-    }
-
-    /// Where scores come from that `learner` makes, a method with the settings `named`.
-    pub(crate) fn provenance(
-        &self,
-        sequences: &[Vec<u32>],
-        learner: &str,
-        named: Vec<(&str, String)>,
-    ) -> Provenance {
-        let learner = format!("{learner}, batch {}", self.batch);
-        let quantizer = self.method.describe();
-        let (version, config) = (env!("CARGO_PKG_VERSION"), self.config());
-        let settings =
-            format!("{learner}\0{quantizer}\0{:?}\0{:?}\0{config:?}\0{version}", self.formats, self.scores);
-        let formats: Vec<String> = self.formats.iter().map(Format::to_string).collect();
-        let length = sequences.first().map_or(0, Vec::len);
-        let calibration = format!("{} sequences of {length} tokens", sequences.len());
-        let own = [
-            ("batch", self.batch.to_string()),
-            ("calibration", calibration),
-            ("formats", formats.join(", ")),
-            ("score", format!("{:?}", self.scores).to_lowercase()),
-        ];
-        let named = named.into_iter().chain(own).map(|(name, value)| (name.to_owned(), value)).collect();
-        Provenance {
-            architecture: self.config().architecture.name().to_owned(),
-            weights: self.weights,
-            calibration: digest(sequences),
-            quantizer,
-            learner,
-            settings: Digest::sha256(Sha256::digest(settings).into()),
-            version: Some(version.to_owned()),
-            device: Some(gamma_device::describe(self.device())),
-            named,
-            tensors: self.tensors.clone(),
-        }
     }
 
     /// Whether `plan` fits this model and this quantizer.
@@ -567,21 +537,4 @@ impl Run {
             Some(module) => Err(Error::Modules { module, in_plan: false }),
         }
     }
-}
-
-/// How scores are learned, in words.
-pub(crate) fn learner(settings: &Settings) -> String {
-    settings.to_string()
-}
-
-/// Hash of calibration tokens.
-fn digest(sequences: &[Vec<u32>]) -> Digest {
-    let mut tokens = Sha256::new();
-    for sequence in sequences {
-        for id in sequence {
-            tokens.update(id.to_le_bytes());
-        }
-        tokens.update([0xff; 4]); // between sequences
-    }
-    Digest::sha256(tokens.finalize().into())
 }

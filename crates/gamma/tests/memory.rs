@@ -6,8 +6,8 @@ use std::{
 };
 
 use gamma::{
-    Budget, Builder, Calibration, Error, Gamma, Gptq, GroupSize, ModelError, Objective, Quiet, Reading, Rtn,
-    Run, Scores, Settings, Source,
+    Budget, Builder, Calibration, Error, Gamma, Gptq, GroupSize, ModelError, Objective, Products, Quiet,
+    Reading, Rtn, Run, Scores, Settings, Source,
     model::{Checkpoint, Config, TextEncoder},
 };
 
@@ -128,4 +128,21 @@ fn tokens_that_the_model_cannot_take_are_refused() {
         let error = build(tokens).expect_err("refused").to_string();
         assert!(error.contains(word), "{error}");
     }
+}
+
+#[test]
+fn products_in_brain_floats_give_nearly_the_same_costs_and_say_so() {
+    let rounded = builder().products(Products::Bf16).build();
+    if let Err(Error::Model(ModelError::Products { .. })) = &rounded {
+        return; // a device without them
+    }
+    let (rounded, exact) = (rounded.expect("valid"), builder().build().expect("valid"));
+    let [scores, reference] = [&rounded, &exact].map(|run| run.learn(&mut Quiet).expect("learns"));
+    let cost = |scores: &Scores| -> f64 {
+        scores.table.modules().iter().flat_map(|module| &module.options).map(|option| option.cost).sum()
+    };
+    let ratio = cost(&scores) / cost(&reference);
+    assert!(scores.table != reference.table && (0.9..1.1).contains(&ratio), "costs are {ratio} times those");
+    let error = exact.verify(&scores, &mut Quiet).expect_err("another run").to_string();
+    assert!(error.contains("products: `bf16` then"), "{error}");
 }
