@@ -78,7 +78,7 @@ impl Provenance {
         let mut found = Vec::new();
         found.extend(Difference::between("architecture", Some(&self.architecture), Some(&now.architecture)));
         found.extend(self.differing_tensors(now));
-        if found.is_empty() {
+        if !self.records_tensors_with(now) {
             found.extend(Difference::between("weights", Some(self.weights), Some(now.weights)));
         }
         let calibration = (self.calibration, now.calibration);
@@ -104,10 +104,21 @@ impl Provenance {
     /// The tensors that are not the same in `now`, as far as both record them.
     #[must_use]
     pub fn differing_tensors(&self, now: &Self) -> Vec<Difference> {
-        if self.tensors.is_empty() || now.tensors.is_empty() {
+        if !self.records_tensors_with(now) {
             return Vec::new();
         }
         compared("tensor ", &self.tensors, &now.tensors)
+    }
+
+    /// Whether both are of the same weights: tensor by tensor where both record them, else by the one
+    /// hash of all.
+    #[must_use]
+    pub fn has_weights_of(&self, now: &Self) -> bool {
+        if self.records_tensors_with(now) { self.tensors == now.tensors } else { self.weights == now.weights }
+    }
+
+    fn records_tensors_with(&self, now: &Self) -> bool {
+        !self.tensors.is_empty() && !now.tensors.is_empty()
     }
 }
 
@@ -188,6 +199,10 @@ mod tests {
         let other = Digest::sha256([9; 32]);
         assert!(words(&older, &Provenance { weights: other, ..origin() })[0].starts_with("weights: "));
         assert!(words(&older, &Provenance { settings: other, ..origin() })[0].starts_with("settings: "));
+        // One hash of all says nothing where there is one of each tensor.
+        let hashed = Provenance { weights: other, ..origin() };
+        assert!(words(&origin(), &hashed).is_empty() && origin().has_weights_of(&hashed));
+        assert!(!older.has_weights_of(&hashed) && older.has_weights_of(&origin()));
         assert_eq!(words(&older, &Provenance { learner: "9 rounds".into(), ..origin() }).len(), 1);
     }
 }

@@ -180,22 +180,8 @@ impl Checkpoint {
         })
     }
 
-    /// Hash over names, types, shapes and bytes of all tensors. It does not depend on how the
-    /// tensors are spread over files.
-    ///
-    /// # Errors
-    /// [`ModelError`] if a tensor cannot be reached.
-    pub fn digest(&self) -> Result<Digest, ModelError> {
-        let mut hash = Sha256::new();
-        for tensor in self.tensors.keys() {
-            let (shard, info) = self.find(tensor)?;
-            hash.update(format!("{tensor}\0{:?}\0{:?}\0", info.dtype, info.shape));
-            shard.read(info, &mut |bytes| hash.update(bytes))?;
-        }
-        Ok(Digest::sha256(hash.finalize().into()))
-    }
-
-    /// For every tensor a hash over its type, shape and bytes.
+    /// For every tensor a hash over its type, shape and bytes. It does not depend on how the tensors are
+    /// spread over files.
     ///
     /// # Errors
     /// [`ModelError`] if a tensor cannot be reached.

@@ -49,7 +49,7 @@ pub use fold::{Input, Producer};
 pub use judge::{Evaluation, Judge, Load, PREDICTIONS, Prefix, Tick, Windows};
 pub use products::Products;
 pub use sample::sample;
-pub use source::{FloatType, Source};
+pub use source::{FloatType, Source, whole};
 pub use text::{TextEncoder, Tokens};
 
 /// The code of the page on adding a family is compiled with the documentation tests.

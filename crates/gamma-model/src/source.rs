@@ -81,18 +81,16 @@ pub trait Source: fmt::Debug + Send + Sync {
         };
         modules.map(digest).collect()
     }
+}
 
-    /// One hash of everything.
-    ///
-    /// # Errors
-    /// As [`digests`](Self::digests).
-    fn digest(&self) -> Result<Digest, ModelError> {
-        let mut hash = Sha256::new();
-        for (name, digest) in self.digests()? {
-            hash.update(format!("{name}\0{digest}\0"));
-        }
-        Ok(Digest::sha256(hash.finalize().into()))
+/// One hash of all the hashes that [`Source::digests`] gives.
+#[must_use]
+pub fn whole(digests: &BTreeMap<String, Digest>) -> Digest {
+    let mut hash = Sha256::new();
+    for (name, digest) in digests {
+        hash.update(format!("{name}\0{digest}\0"));
     }
+    Digest::sha256(hash.finalize().into())
 }
 
 /// A type that weights are stored in.
@@ -122,9 +120,5 @@ impl Source for Checkpoint {
 
     fn digests(&self) -> Result<BTreeMap<String, Digest>, ModelError> {
         self.digests()
-    }
-
-    fn digest(&self) -> Result<Digest, ModelError> {
-        self.digest()
     }
 }

@@ -210,9 +210,10 @@ impl Builder {
             Source::Tokens(sequences) => Sequences::Text(Parts::new(sequences.clone(), 0)),
             Source::None => Sequences::None,
         };
+        let tensors = source.digests()?;
         Ok(Run {
-            weights: source.digest()?,
-            tensors: source.digests()?,
+            weights: gamma_model::whole(&tensors),
+            tensors,
             source,
             folder,
             text,

@@ -491,14 +491,11 @@ impl Run {
 
     /// Whether `plan` fits this model and this quantizer.
     fn check(&self, plan: &Plan) -> Result<(), Error> {
-        if plan.provenance().weights != self.weights {
-            let now = Provenance { tensors: self.tensors.clone(), ..plan.provenance().clone() };
-            let tensors = plan.provenance().differing_tensors(&now);
-            return Err(Error::OtherWeights {
-                plan: plan.provenance().weights,
-                model: self.weights,
-                tensors,
-            });
+        let then = plan.provenance();
+        let now = Provenance { weights: self.weights, tensors: self.tensors.clone(), ..then.clone() };
+        if !then.has_weights_of(&now) {
+            let tensors = then.differing_tensors(&now);
+            return Err(Error::OtherWeights { plan: then.weights, model: self.weights, tensors });
         }
         let modules: BTreeMap<ModuleName, [usize; 2]> = (0..self.config().blocks)
             .flat_map(|block| self.config().modules(block))
