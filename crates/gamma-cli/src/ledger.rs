@@ -54,13 +54,17 @@ impl Ledger {
     pub fn keep(&self, rows: &[Row]) -> Result<(), Error> {
         let Some(row) = rows.last() else { return Ok(()) };
         note!("{} {} (seed {}): {:.3}", row.method, row.budget, row.seed, row.evaluation.perplexity());
-        // Rows that are still to be taken up are kept as well.
+        self.write(rows)
+    }
+
+    /// Writes `rows`, and those that are known besides: still to be taken up, or not asked for this time.
+    fn write(&self, rows: &[Row]) -> Result<(), Error> {
         let new = |known: &&Row| !rows.iter().any(|row| row.is(&known.method, &known.budget, known.seed));
         let all: Vec<Row> = rows.iter().chain(self.known.iter().filter(new)).cloned().collect();
         Ok(write_atomically(&self.path("csv"), to_csv(&all).as_bytes())?)
     }
 
-    /// Prints the tables, and writes them, the picture and the final rows.
+    /// Prints the tables of `rows`, and writes them, the picture and all rows.
     pub fn finish(&self, rows: &[Row], caption: &str, full: Evaluation) -> anyhow::Result<()> {
         let mut page = format!("{caption}\n\nPerplexity; full precision {:.3}:\n\n", full.perplexity());
         page.push_str(&report::comparison(rows, Shown::Perplexity));
@@ -69,7 +73,7 @@ impl Ledger {
         _ = write!(page, "\nTop-1 agreement with full precision, per cent:\n\n");
         page.push_str(&report::comparison(rows, Shown::Agreement));
         say!("{page}");
-        write_atomically(&self.path("csv"), to_csv(rows).as_bytes())?;
+        self.write(rows)?;
         write_atomically(&self.path("md"), page.as_bytes())?;
         let picture = report::comparison_svg(rows).context("nothing was compared")?;
         write_atomically(&self.path("svg"), picture.as_bytes())?;

@@ -274,6 +274,12 @@ fn tables_of_methods_and_of_variants_go_on_where_they_were_stopped() {
         let (done, text) = call(command, &more, &out);
         assert!(done && text.contains("rows are known"), "{text}");
         assert_eq!(read("csv").expect("rows"), rows, "nothing was measured again");
+        if command == "compare" {
+            let (done, text) = call(command, &["--methods", "uniform"], &out);
+            assert!(done && !read("md").expect("a page").contains("weights"), "{text}");
+            let kept = read("csv").expect("rows");
+            assert_eq!(kept.lines().count(), rows.lines().count(), "rows that were not asked for stay");
+        }
         let (done, text) = call(command, &[more[0], more[1], "--seed", "1"], &out);
         assert!(!done && text.contains("other settings") && text.contains("--fresh"), "{text}");
     }
