@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, activation::log_softmax};
 
-use crate::Head;
+use crate::{Head, ordered_sum};
 
 /// Logits in memory at once, of the student and of the teacher each: 16 MiB.
 const LOGITS: usize = 1 << 22;
@@ -29,7 +29,7 @@ pub(crate) fn divergence<H: Head>(
         let leaf = student.clone().narrow(1, from, count).autodiff().require_grad();
         let expected = log_softmax(head.logits(teacher.clone().narrow(1, from, count)), 2);
         let found = log_softmax(head.logits(leaf.clone()), 2); // [1, count, vocabulary]
-        let loss = (expected.clone().exp() * (expected - found)).sum() * (weight / tokens as f64);
+        let loss = ordered_sum(expected.clone().exp() * (expected - found)) * (weight / tokens as f64);
         let mut all = loss.backward();
         gradients.push(leaf.grad_remove(&mut all).unwrap_or_else(|| leaf.inner().zeros_like()));
         losses.push(loss.inner());

@@ -4,7 +4,8 @@ use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
 use rand::RngExt;
 
 use crate::{
-    Block, Head, Inputs, LearnError, Network, Settings, choices::stream, learn::load, reconstruction::Target,
+    Block, Head, Inputs, LearnError, Network, Settings, choices::stream, learn::load, ordered_sum,
+    reconstruction::Target,
 };
 
 /// Batches that the diagonal is averaged over, at most.
@@ -60,7 +61,7 @@ pub(crate) fn fisher<N: Network>(
         for (gradient, state) in arriving.iter_mut().zip(states) {
             let leaf = state.autodiff().require_grad();
             let output = bank.block.forward(&bank.originals, leaf.clone());
-            let mut gradients = (output * gradient.clone()).sum().backward();
+            let mut gradients = ordered_sum(output * gradient.clone()).backward();
             *gradient = leaf.grad_remove(&mut gradients).unwrap_or_else(|| leaf.inner().zeros_like());
         }
     }
@@ -87,7 +88,7 @@ fn surprise<H: Head>(head: &H, hidden: &Tensor<3>, rng: &mut impl rand::Rng) -> 
         // The label is the number of classes whose cumulative probability stays below the draw.
         let below = cumulative.lower(uniform.expand([1, count, vocabulary])).int().sum_dim(2);
         let labels: Tensor<3, Int> = below.clamp(0, i64::try_from(vocabulary - 1).unwrap_or(i64::MAX));
-        let mut all = (-log_probs.gather(2, labels)).sum().backward();
+        let mut all = ordered_sum(-log_probs.gather(2, labels)).backward();
         gradients.push(leaf.grad_remove(&mut all).unwrap_or_else(|| leaf.inner().zeros_like()));
     }
     Tensor::cat(gradients, 1).reshape([batch, length, width])

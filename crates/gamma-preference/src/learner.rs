@@ -11,6 +11,7 @@ use crate::{
     adam::Adam,
     choices::{Draw, Shares, balanced, draw, softmax, stream},
     observe::Estimate,
+    ordered_sum,
     price::{Multiplier, Widths},
     reconstruction::{Scale, Target, mixed},
     scores::{floored, loss_table, loss_tables},
@@ -444,7 +445,7 @@ pub(crate) fn not_finite<B>(
     if loss.is_finite() && module.is_none() {
         return None;
     }
-    let broken = |weight: &Tensor<2>| !weight.clone().sum().into_scalar::<f32>().is_finite();
+    let broken = |weight: &Tensor<2>| !ordered_sum(weight.clone()).into_scalar::<f32>().is_finite();
     mixed(bank, used).iter().position(broken).or(module).or(Some(0))
 }
 

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Gradients, Tensor, TensorData};
 
-use crate::{Bank, Block, Normaliser, choices::Shares};
+use crate::{Bank, Block, Normaliser, choices::Shares, ordered_sum};
 
 /// What a block should answer to a batch: its own full-precision output.
 pub(crate) struct Target {
@@ -53,9 +53,9 @@ impl Target {
     pub(crate) fn loss(&self, output: Tensor<3>, scale: &Scale) -> Tensor<1> {
         let error = (output - self.output.clone()) * self.mask.clone();
         match scale {
-            Scale::Energy(energy) => error.square().sum() / (energy * self.tokens.max(1.0)),
+            Scale::Energy(energy) => ordered_sum(error.square()) / (energy * self.tokens.max(1.0)),
             Scale::Fisher(fisher) => {
-                (error.square() * (**fisher).clone()).sum() / (2.0 * self.tokens.max(1.0))
+                ordered_sum(error.square() * (**fisher).clone()) / (2.0 * self.tokens.max(1.0))
             }
         }
     }
@@ -69,7 +69,7 @@ impl Target {
     /// Squared norm of what the block adds to its input, summed over the tokens that count.
     fn update_energy(&self, input: &Tensor<3>) -> f64 {
         let update = (self.output.clone() - input.clone()) * self.mask.clone();
-        f64::from(update.square().sum().into_scalar::<f32>())
+        f64::from(ordered_sum(update.square()).into_scalar::<f32>())
     }
 }
 

@@ -3,7 +3,7 @@
 
 use burn::tensor::Tensor;
 
-use crate::{Bank, Block, through::numbers};
+use crate::{Bank, Block, ordered_sum, through::numbers};
 
 /// For each module of the block the sums over all tokens of `‖W x‖²` and of `‖(Q_k - W) x‖²` for every
 /// candidate, where `x` is what the full-precision weights feed the module. A module that no token goes
@@ -12,7 +12,7 @@ pub(crate) fn energies<B: Block>(bank: &Bank<B>, hidden: &Tensor<3>) -> Vec<Vec<
     let (mut slots, mut sums) = (Vec::new(), Vec::new());
     bank.block.forward_tapped(&bank.originals, hidden.clone(), &mut |slot, x, y| {
         let x = x.clone().flatten::<2>(0, 1);
-        let energy = |weight: Tensor<2>| x.clone().matmul(weight.transpose()).square().sum();
+        let energy = |weight: Tensor<2>| ordered_sum(x.clone().matmul(weight.transpose()).square());
         let (original, differences) = (&bank.originals[slot], &bank.differences[slot]);
         let difference = |k: usize| differences.clone().narrow(0, k, 1).reshape(original.dims());
         slots.push(slot);

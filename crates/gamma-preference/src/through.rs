@@ -7,6 +7,7 @@ use crate::{
     divergence::divergence,
     learn::load,
     learner::{Learner, Pass, choices, not_finite_in},
+    ordered_sum,
     reconstruction::{Scale, Slopes, Target, contract, mixed},
 };
 
@@ -197,7 +198,7 @@ fn backward<N: Network>(
             let mut leaving = None;
             let run = |weights: &[Tensor<2>]| {
                 let output = bank.block.forward(weights, leaf.clone());
-                let through = (output.clone() * arriving).sum();
+                let through = ordered_sum(output.clone() * arriving);
                 match &targets {
                     Some((targets, scale)) => through + targets[number(pass)].loss(output, scale) * hidden,
                     None => through,

@@ -1,7 +1,7 @@
 //! Gradients of the end loss in every block, one block at a time.
 
 use burn::tensor::Tensor;
-use gamma_preference::Block;
+use gamma_preference::{Block, ordered_sum};
 
 /// Gradients that one block hands out.
 pub(crate) struct Pulled {
@@ -22,7 +22,7 @@ pub(crate) fn pull_back<B: Block>(
     let leaves: Vec<Tensor<2>> = weights.iter().map(|w| w.clone().autodiff().require_grad()).collect();
     let input = hidden.clone().autodiff().require_grad();
     let output = block.forward(&leaves, input.clone());
-    let mut gradients = (output * Tensor::from_inner(upstream.clone())).sum().backward();
+    let mut gradients = ordered_sum(output * Tensor::from_inner(upstream.clone())).backward();
     Pulled {
         hidden: input.grad_remove(&mut gradients).unwrap_or_else(|| hidden.zeros_like()),
         weights: leaves

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use gamma_core::ScoreTable;
-use gamma_preference::{Bank, Block, Network};
+use gamma_preference::{Bank, Block, Network, ordered_sum};
 
 use crate::{
     Ending, Labels, Proxy, ProxyError, Tick,
@@ -72,7 +72,7 @@ fn add_trace<B: Block>(
 ) -> Tensor<3> {
     let pulled = pull_back(&bank.block, &bank.originals, hidden, upstream);
     for (costs, gradient) in costs.iter_mut().zip(pulled.weights) {
-        let square = number_of(gradient.square().sum());
+        let square = number_of(ordered_sum(gradient.square()));
         for cost in costs {
             *cost += square;
         }
@@ -95,7 +95,7 @@ fn add_fisher<B: Block>(
         seen.push((slot, flat(&x.clone().inner()), leaf.clone()));
         y + leaf
     });
-    let mut gradients = (output * Tensor::from_inner(upstream.clone())).sum().backward();
+    let mut gradients = ordered_sum(output * Tensor::from_inner(upstream.clone())).backward();
     for (slot, x, leaf) in seen {
         let Some(gradient) = leaf.grad_remove(&mut gradients) else { continue };
         let squares = flat(&gradient).square();
@@ -103,7 +103,7 @@ fn add_fisher<B: Block>(
         for (k, cost) in costs[slot].iter_mut().enumerate() {
             let d = bank.differences[slot].clone().narrow(0, k, 1).reshape([out_features, in_features]);
             let change = x.clone().matmul(d.transpose()); // [batch * tokens, out_features]
-            *cost += number_of((change.square() * squares.clone()).sum());
+            *cost += number_of(ordered_sum(change.square() * squares.clone()));
         }
     }
     input.grad_remove(&mut gradients).unwrap_or_else(|| hidden.zeros_like())
@@ -153,7 +153,7 @@ pub(crate) fn first_order<N: Network>(
             for (slot, sum) in sums.into_iter().enumerate() {
                 let (Some(gradient), Some(cost)) = (sum, costs[number][slot].get_mut(k)) else { continue };
                 let d = bank.differences[slot].clone().narrow(0, k, 1).reshape(gradient.dims());
-                *cost = number_of((gradient * d).abs().sum());
+                *cost = number_of(ordered_sum((gradient * d).abs()));
             }
             done += 1;
             step(&mut tick, done, total)?;

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use gamma_core::ScoreTable;
-use gamma_preference::{Block, Network};
+use gamma_preference::{Block, Network, ordered_sum};
 
 use crate::{
     Proxy, ProxyError, Tick,
@@ -65,7 +65,7 @@ pub(crate) fn outputs<N: Network>(
                     Proxy::Moments => d.clone() * moments.clone(),
                     _ => d.clone().matmul(moments.clone()),
                 };
-                *cost = number_of((weighted * d).sum());
+                *cost = number_of(ordered_sum(weighted * d));
             }
         }
         costs.push(of_block);
@@ -98,7 +98,8 @@ pub(crate) fn blocks<N: Network>(
                 weights[slot] = weights[slot].clone() + difference;
                 for (states, target) in hidden.iter().zip(&targets) {
                     let error = bank.block.forward(&weights, states.clone()) - target.clone();
-                    *cost += number_of(after_first(&error).square().sum()) / energy.max(f64::MIN_POSITIVE);
+                    *cost +=
+                        number_of(ordered_sum(after_first(&error).square())) / energy.max(f64::MIN_POSITIVE);
                 }
             }
             done += 1;

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 use gamma_core::ScoreTable;
-use gamma_preference::Network;
+use gamma_preference::{Network, ordered_sum};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -60,7 +60,7 @@ pub(crate) fn noise<N: Network, T: Trial<Error = N::Error>>(
         let mut of_block = zeros(modules);
         for (slot, module) in modules.iter().enumerate() {
             let original = &bank.originals[slot];
-            let energy = number_of(original.clone().square().sum()).max(f64::MIN_POSITIVE);
+            let energy = number_of(ordered_sum(original.clone().square())).max(f64::MIN_POSITIVE);
             let errors = numbers(bank.differences[slot].clone().square().sum_dim(1));
             let relative: Vec<f64> = errors.iter().map(|error| error / energy).collect();
             let (mut with_size, mut squares) = (0.0, 0.0);

@@ -2,6 +2,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
 use gamma_model::Decoder;
+use gamma_preference::ordered_sum;
 use gamma_proxy::{Ending, Labels};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -52,7 +53,7 @@ impl Ending for NextTokens<'_> {
                     (drawn(&log_probs.clone().inner(), seed, stream), 1.0)
                 }
             };
-            let loss = log_probs.gather(2, Tensor::from_inner(targets)).sum() / -unit;
+            let loss = ordered_sum(log_probs.gather(2, Tensor::from_inner(targets))) / -unit;
             let mut found = loss.backward();
             gradients.push(leaf.grad_remove(&mut found).unwrap_or_else(|| leaf.inner().zeros_like()));
         }

@@ -13,6 +13,7 @@ use gamma_core::{
     ScoreTableError, ScoredOption, ScoresFile, SparseExpert, non_increasing,
 };
 use gamma_ilp::{Problem, Rule, Which};
+use gamma_preference::ordered_sum;
 use gamma_quant::CalibrationNeeds;
 
 use crate::{
@@ -114,7 +115,7 @@ impl Run {
                 for format in &self.formats {
                     let Some(weight) = bank.get(&module.name, format)? else { continue };
                     let weight = decoded(&weight, &self.decoder);
-                    let sum = ((weight - original.clone()).square() * moments.clone()).sum();
+                    let sum = ordered_sum((weight - original.clone()).square() * moments.clone());
                     let error = floats(sum).first().copied().map_or(0.0, f64::from);
                     own.errors.push((format.clone(), error));
                 }
