@@ -2,7 +2,7 @@
 #![cfg(unix)]
 
 use std::{
-    fs,
+    env, fs,
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -32,6 +32,8 @@ fn learn_of(candidates: &str, text: &Path, out: &Path, rounds: usize) -> Command
     command
         .args(brief.split_whitespace())
         .args(["--rounds", &rounds.to_string(), "--candidates", candidates])
+        .arg("--device")
+        .arg(env::var_os("GAMMA_TEST_DEVICE").unwrap_or_else(|| "cpu".into()))
         .arg("--model")
         .arg(fable())
         .arg("--calibration")
