@@ -93,7 +93,9 @@ fn check(kills: usize) {
             assert_eq!(files(&folder), ["scores.json"]);
             finished += 1;
         } else {
-            assert!(!said.contains("error"), "{said}");
+            // Drivers have complaints of their own, such as a missing XDG_RUNTIME_DIR.
+            let own = |line: &str| line.starts_with("error") && !line.contains("XDG_RUNTIME_DIR");
+            assert!(!said.lines().any(own), "{said}");
             assert!(!out.exists() || fs::read(&out).expect("written") == expected);
         }
     }
