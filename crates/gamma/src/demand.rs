@@ -39,8 +39,12 @@ pub struct Share {
     pub bytes: u64,
 }
 
-/// The program itself, its tokenizer, and what allocators keep for later.
-const PROGRAM: u64 = 96 << 20;
+/// The program itself and its tokenizer.
+const PROGRAM: u64 = 80 << 20;
+/// What every thread packs for products, and what its allocator keeps for later.
+const THREAD: u64 = 16 << 20;
+/// Rows that a thread has on its way while errors are compensated, with their codes: bytes for each channel.
+const ROWS: u64 = 1 << 10;
 /// What the tokenizer takes for each byte of a text: where each came from, and every token in words.
 const ENCODING: u64 = 96;
 /// Logits in memory at once; as in the end loss.
@@ -137,8 +141,10 @@ impl Run {
         let packed = self.packed_bytes()?;
         let head = if config.tied_head { 1 } else { 2 };
         let decoder = 4 * (head * config.vocab_size * config.hidden_size) as u64;
+        let threads = rayon::current_num_threads() as u64;
         let fixed = [
             Share { what: "the program", bytes: PROGRAM },
+            Share { what: "its threads", bytes: THREAD * threads },
             Share { what: "embedding and head", bytes: decoder },
         ];
         let (needs, widest) = (self.method.needs(), config.intermediate_size.max(config.hidden_size) as u64);
@@ -146,7 +152,7 @@ impl Run {
             CalibrationNeeds::Nothing => 0,
             CalibrationNeeds::SecondMoment => 16 * widest,
             // Sums in single precision, their mean, and in double precision the matrix and its factor.
-            _ => 24 * widest * widest,
+            _ => 24 * widest * widest + ROWS * widest * threads,
         };
         let (moving, states) = if needs == CalibrationNeeds::Nothing {
             (0, 0)
@@ -158,7 +164,7 @@ impl Run {
         let quantizing = [
             Share { what: "the text while it is encoded", bytes: ENCODING * self.text_bytes },
             Share { what: "one block", bytes: 4 * sizes.block },
-            Share { what: "its inputs' statistics", bytes: sums },
+            Share { what: "its inputs' statistics, and rows that are fitted to them", bytes: sums },
             Share { what: "a module on its way", bytes: 16 * sizes.module },
             Share { what: "a batch on its way through it", bytes: moving },
         ];
