@@ -41,14 +41,15 @@ fn stream(workspace: &Workspace, args: &[String]) -> Result<()> {
     run_command(with_models(workspace, "gamma", "stream")?.args(args))
 }
 
-/// A release run of an example of `package`, which shares what it is made of with the command: alone it
-/// would ask for other features, and build everything again.
+/// A release run of an example of `package`, which is built beside the command to share what both are made
+/// of: alone it would ask for other features, and build everything again. (`cargo run` takes one package.)
 fn with_models(workspace: &Workspace, package: &str, name: &str) -> Result<Command> {
     let highs = highs::provide(workspace)?;
-    let mut run = workspace.cargo("run");
-    run.args(["--release", "--package", "gamma-cli", "--package", package, "--example", name, "--"]);
-    highs.apply(&mut run);
-    Ok(run)
+    let mut build = workspace.cargo("build");
+    build.args(["--release", "--package", "gamma-cli", "--package", package, "--example", name]);
+    run_command(highs.apply(&mut build))?;
+    let example = format!("release/examples/{name}{}", env::consts::EXE_SUFFIX);
+    Ok(Command::new(workspace.target_dir().join(example)))
 }
 
 /// Times of the exact solver and of HiGHS.
