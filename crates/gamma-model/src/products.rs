@@ -61,7 +61,7 @@ impl Products {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Distribution, TensorData};
+    use burn::tensor::TensorData;
 
     use super::*;
 
@@ -69,8 +69,8 @@ mod tests {
         tensor.into_data_as::<f32>().as_slice::<f32>().expect("converted").to_vec()
     }
 
-    /// Half of the distance to the next brain float, at most.
-    const ROUNDING: f32 = 1.0 / 256.0;
+    /// From one brain float to the next, relative.
+    const SPACING: f32 = 1.0 / 128.0;
 
     #[test]
     fn factors_are_rounded_and_sums_are_not() {
@@ -93,8 +93,13 @@ mod tests {
         if Products::Bf16.check(&device).is_err() {
             return;
         }
-        let random = |shape: [usize; 2]| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
-        let (x, w, upstream) = (random([7, 33]), random([5, 33]), random([7, 5]));
+        // Numbers of both signs between -1 and 1, the same in every run.
+        let matrix = |shape: [usize; 2], seed: usize| {
+            let value = |i: usize| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.5 - 1.0;
+            let values: Vec<f32> = (0..shape[0] * shape[1]).map(value).collect();
+            Tensor::<2>::from_data(TensorData::new(values, shape), &device)
+        };
+        let (x, w, upstream) = (matrix([7, 33], 1), matrix([5, 33], 2), matrix([7, 5], 3));
         let [exact, rounded] = [Products::F32, Products::Bf16].map(|products| {
             let [x, w] = [&x, &w].map(|leaf| leaf.clone().autodiff().require_grad());
             let y = products.multiply(x.clone(), w.clone());
@@ -105,7 +110,8 @@ mod tests {
         for (exact, rounded) in exact.iter().zip(&rounded) {
             let size = (exact.iter().map(|x| x * x).sum::<f32>() / exact.len() as f32).sqrt();
             let worst = exact.iter().zip(rounded).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            assert!(worst > 0.0 && worst < 4.0 * ROUNDING * size, "off by {worst} of {size}");
+            // Half of it for each factor and for the result, of which the largest is some times the usual one.
+            assert!(worst > 0.0 && worst < 3.0 * SPACING * size, "off by {worst} of {size}");
         }
     }
 }
