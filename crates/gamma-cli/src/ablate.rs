@@ -74,6 +74,7 @@ pub fn ablate(args: &AblateArgs) -> anyhow::Result<()> {
     let jury = args.judging.jury(&run, args.learning.length(), &mut watch)?;
     let seed = args.learning.seed();
     let mut rows: Vec<Row> = Vec::new();
+    let mut prepared = false;
     for variant in variants(args)? {
         let mut learned: Option<(Scores, f64)> = None;
         for budget in &args.budgets.budgets {
@@ -83,6 +84,9 @@ pub fn ablate(args: &AblateArgs) -> anyhow::Result<()> {
             if let Some(row) = ledger.known().iter().find(|row| row.is(&variant.name, &budget.text, seed)) {
                 rows.push(row.clone());
                 continue;
+            }
+            if !std::mem::replace(&mut prepared, true) {
+                watch::prepare(&run, &mut watch)?; // the candidates count for no variant
             }
             let (scores, scoring) = match &learned {
                 Some(known) => known,
@@ -115,7 +119,6 @@ pub fn ablate(args: &AblateArgs) -> anyhow::Result<()> {
 }
 
 fn learn(run: &Run, variant: &Variant, watch: &mut Watch) -> anyhow::Result<(Scores, f64)> {
-    run.score(gamma::Proxy::Weights, watch)?; // the candidates count for no variant
     let start = Instant::now();
     let learning = run.learn_by(&variant.settings, variant.source, watch)?;
     Ok((learning.scores, start.elapsed().as_secs_f64()))

@@ -62,6 +62,9 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
         refinement: args.refinement.settings(),
     };
     let jury = args.judging.jury(&run, args.learning.length(), &mut watch)?;
+    if run.config().experts.is_some() {
+        watch::prepare(&run, &mut watch)?;
+    }
     let mut finished = |rows: &[Row]| ledger.keep(rows);
     let rows = run.compare(&jury, &comparison, ledger.known(), &mut finished, &mut watch)?;
     watch.finish();

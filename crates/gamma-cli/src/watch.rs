@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::Context;
-use gamma::{Event, Progress, Run, Scores, device::describe, report};
+use gamma::{Event, Progress, Proxy, Run, Scores, device::describe, report};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Shows what happens on standard error; stops the run after Ctrl-C.
@@ -99,6 +99,14 @@ pub fn warn_of_starved(scores: &Scores) {
     if let Some(text) = scores.routing.as_ref().and_then(report::starved) {
         note!("{text}");
     }
+}
+
+/// Makes the candidates, and names the experts that the calibration text hardly reached.
+pub fn prepare(run: &Run, watch: &mut Watch) -> Result<(), gamma::Error> {
+    // The first needs no text, and does not see who reads it.
+    let proxy = if run.config().experts.is_none() { Proxy::Weights } else { Proxy::Moments };
+    warn_of_starved(&run.score(proxy, watch)?);
+    Ok(())
 }
 
 /// Says what learning takes.

@@ -45,4 +45,19 @@ fn weights_outside_of_plans_and_experts_with_few_tokens_are_announced_and_report
     // Whoever plans from the scores is told as well.
     let (told, _) = gamma("project --budget 2.5", &[("--scores", &out.join("scores.json"))]);
     assert!(told.contains("FEW TOKENS: "), "{told}");
+    // So is whoever compares ways to score, and once.
+    for words in ["compare --methods depth,weights", "ablate --only mixed"] {
+        let common = "--sequences 3 --length 32 --group-size 16 --rounds 0 --windows 4 --candidates 2,3,4 \
+                      --budget 3 --quantizer rtn";
+        let (told, _) = gamma(
+            &format!("{words} {common}"),
+            &[
+                ("--model", &model),
+                ("--calibration", &fable.join("calibration.txt")),
+                ("--evaluation", &fable.join("evaluation.txt")),
+                ("--out", &scratch.path().join(&words[..7])),
+            ],
+        );
+        assert_eq!(told.matches("FEW TOKENS: ").count(), 1, "{words}: {told}");
+    }
 }
