@@ -150,7 +150,8 @@ impl Builder {
     }
 
     /// How many bytes a learning run may take, as [`Run::demand`] counts them: packed candidates and
-    /// hidden states beyond that go to a temporary file.
+    /// hidden states beyond that go to a temporary file. Of a plan that is applied, the packed weights stay
+    /// in memory.
     pub fn max_memory(mut self, bytes: u64) -> Self {
         self.max_memory = Some(bytes);
         self

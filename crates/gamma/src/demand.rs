@@ -134,6 +134,11 @@ impl Run {
         Ok(Room { spill: spill.map(Arc::new), ..room })
     }
 
+    /// The same where packed weights are the result, and stay in memory.
+    pub(crate) fn room_for_states(&self) -> Result<Room, Error> {
+        Ok(Room { packed: u64::MAX, ..self.room()? })
+    }
+
     /// The demand, and what may stay in memory of packed candidates and hidden states.
     fn divide(&self) -> Result<(Demand, Room), Error> {
         let config = self.config();

@@ -12,9 +12,7 @@ use gamma_export::{
 use gamma_ggml::GgmlType;
 use gamma_quant::{CalibrationNeeds, QuantizedWeight};
 
-use crate::{
-    Applied, Error, Event, Plan, Progress, Run, Scores, filed::Room, observe::observe, stream::Stream,
-};
+use crate::{Applied, Error, Event, Plan, Progress, Run, Scores, observe::observe, stream::Stream};
 
 impl Scores {
     /// The same scores with no other options than those that `target` can hold, so that every plan can be
@@ -117,7 +115,7 @@ impl Run {
     pub fn imatrix(&self, path: impl AsRef<Path>, progress: &mut dyn Progress) -> Result<(), Error> {
         let sequences = self.sequences(progress)?;
         let length = sequences.first().map_or(0, Vec::len);
-        let room = Room::default(); // a limit for learning says nothing of this
+        let room = self.room_for_states()?;
         let mut hidden = Stream::new(&self.batches(sequences), &room, self.device())?;
         let mut moments: BTreeMap<ModuleName, (usize, Vec<f32>)> = BTreeMap::new();
         let total = self.config().blocks;

@@ -392,7 +392,7 @@ impl Run {
         let needs_data = self.method.needs() != CalibrationNeeds::Nothing;
         let sequences = if needs_data { self.sequences(progress)? } else { &[] };
         let other_calibration = needs_data && digest(sequences) != plan.provenance().calibration;
-        let (inputs, room) = (self.batches(sequences), Room::default());
+        let (inputs, room) = (self.batches(sequences), self.room_for_states()?);
         bank.fill(&self.decoder, &self.method, &inputs, &wanted, &room, progress)?;
         let weight = |choice: &gamma_core::Choice| {
             let weight = bank.get(&choice.name, &choice.format).transpose()?;

@@ -60,6 +60,15 @@ fn bounded_memory_changes_nothing_but_where_things_lie() {
     assert_eq!(free.disk, 0);
     let scratch = tempfile::tempdir().expect("a folder");
     let bounded = |bytes| builder().max_memory(bytes).scratch(scratch.path());
+    let learned = scores(builder());
+    let plan = learned.project(Budget::average_bits(3.0)).expect("a plan");
+    let made = |run: &Run| {
+        let matrix = tempfile::NamedTempFile::new().expect("a file");
+        run.imatrix(matrix.path(), &mut Quiet).expect("written");
+        let weights = run.apply(&plan).expect("applies").weights().clone();
+        (weights, std::fs::read(matrix.path()).expect("reads"))
+    };
+    let (weights, matrix) = made(&run);
     // Nothing that can lie on a disk has room in memory.
     let Err(Error::Memory { needed, .. }) = bounded(1).build().expect("valid").demand() else {
         panic!("a byte is enough")
@@ -68,7 +77,8 @@ fn bounded_memory_changes_nothing_but_where_things_lie() {
         let run = bounded(bytes).build().expect("valid");
         let demand = run.demand().expect("possible");
         assert!(demand.disk > 0 && demand.memory() <= bytes, "{demand}");
-        assert!(run.learn(&mut Quiet).expect("learns") == scores(builder()), "{bytes} bytes");
+        assert!(run.learn(&mut Quiet).expect("learns") == learned, "{bytes} bytes");
+        assert!(made(&run) == (weights.clone(), matrix.clone()), "{bytes} bytes");
     }
     let error = bounded(needed - 1).build().expect("valid").learn(&mut Quiet).expect_err("refused");
     assert!(error.to_string().contains("takes"), "{error}");
