@@ -20,6 +20,16 @@ pub(crate) struct Evidence<'a> {
 /// same where costs are in proportion to squared errors, and they nearly are.
 const KIND: f64 = 0.3;
 
+/// Variance, relative to their size, by which the options of one kind differ between modules at the least:
+/// around their shapes, and around a table of costs already. Where the noise of single measurements is
+/// large, an estimate of this variance is often 0, and would take away what modules clearly say
+/// (Chung, Rabe-Hesketh, Dorie, Gelman & Liu 2013).
+const APART: f64 = 0.01;
+const APART_SHARED: f64 = 0.02;
+
+/// What is usual for a kind counts for the variance of an observation like so many observations.
+const COMMON: f64 = 3.0;
+
 /// The smallest level of a module, and the smallest cost of an option, relative to what others and the
 /// shape suggest. Noise can make them negative; no module is that unimportant.
 const LEAST: f64 = 1e-3;
@@ -84,7 +94,7 @@ pub(crate) fn fit(evidence: &Evidence<'_>, shared: bool) -> Vec<Vec<Measured>> {
                     }
                 }
             }
-            spreads[kind] = between(&ratios);
+            spreads[kind] = between(&ratios).max(if shared { APART_SHARED } else { APART });
             let (sum, total) = ratios.iter().fold((0.0, 0.0), |(sum, total), ratio| {
                 let weight = 1.0 / (ratio.variance + spreads[kind]);
                 (sum + weight * ratio.value, total + weight)
@@ -121,26 +131,31 @@ struct Model {
 }
 
 impl Model {
-    /// Variances of the measurements relative to the squares of what is expected. Few measurements
-    /// tell little about their own variance: half of it is that of the kind.
+    /// Variances of the measurements relative to the squares of what is expected. Few observations
+    /// tell little about their own variance: the fewer, the more of it is that of the kind.
     fn variances(&self, evidence: &Evidence<'_>) -> Vec<Vec<f64>> {
         let Evidence { shapes, kinds, seen } = *evidence;
         let own = |m: usize, k: usize| {
             let estimate = seen[m][k]?;
             let expected = self.levels[m] * shapes[m][k] * self.factors[kinds[m][k]];
             let error = estimate.std_error()? / expected;
-            Some(error * error)
+            Some((error * error, estimate.count))
         };
-        let own: Vec<Vec<Option<f64>>> =
+        let own: Vec<Vec<Option<(f64, f64)>>> =
             (0..shapes.len()).map(|m| (0..shapes[m].len()).map(|k| own(m, k)).collect()).collect();
+        // Of a single observation.
         let common: Vec<f64> = (0..self.factors.len())
             .map(|kind| {
                 let pairs = own.iter().flatten().zip(kinds.iter().flatten());
-                median(pairs.filter(|(_, own)| **own == kind).filter_map(|(variance, _)| *variance))
+                let found = pairs.filter(|(_, own)| **own == kind).filter_map(|(own, _)| *own);
+                median(found.map(|(variance, count)| variance * count))
             })
             .collect();
-        let mix = |(own, &kind): (Option<f64>, &usize)| match own {
-            Some(own) => 0.5 * (own + common[kind]),
+        let mix = |(own, &kind): (Option<(f64, f64)>, &usize)| match own {
+            Some((own, count)) => {
+                let free = count - 1.0;
+                (free * own + COMMON * common[kind] / count) / (free + COMMON)
+            }
             // Seen once: known no better than its size.
             None => common[kind].max(1.0),
         };
@@ -193,14 +208,19 @@ mod tests {
     /// Measurements `truth * (1 + noise)`, eight of each option, of which the mean is off by as much
     /// as it must be by chance.
     fn measured(truth: &[Vec<f64>], noise: &[f64]) -> Vec<Vec<Option<Estimate>>> {
+        measured_often(8, truth, noise)
+    }
+
+    fn measured_often(steps: usize, truth: &[Vec<f64>], noise: &[f64]) -> Vec<Vec<Option<Estimate>>> {
         let mut seen = Observations::new(truth.len());
-        for step in 0..8 {
+        for step in 0..steps {
             seen.contexts.push(crate::Context { round: 1, batch: step, bits: 3.0, loss: 1.0 });
             for (module, costs) in truth.iter().enumerate() {
                 for (k, cost) in costs.iter().enumerate() {
-                    // Eight values of mean 0 and variance 1, shifted by a standard error to and fro.
+                    // Values of mean 0 and variance 1, shifted by a standard error to and fro.
                     let own = if step % 2 == 0 { 1.0 } else { -1.0 };
-                    let off = if (module + k) % 2 == 0 { 0.35 } else { -0.35 };
+                    let error = 1.0 / (steps as f64).sqrt();
+                    let off = if (module + k) % 2 == 0 { error } else { -error };
                     let mut slopes = vec![0.0; costs.len()];
                     slopes[k] = 2.0 * cost * (1.0 + noise[k] * (own + off));
                     seen.add(module, step, &Shares::Pure(k), &slopes);
@@ -250,6 +270,17 @@ mod tests {
         let seen = measured(&truth, &[0.05, 0.05, 0.05]);
         let found = fit(&Evidence { shapes: &shapes, kinds: &kinds, seen: &seen }, false);
         assert!((found[3][0].value / truth[3][0] - 1.0).abs() < 0.15, "{:?}", found[3][0]);
+    }
+
+    #[test]
+    fn what_one_module_says_clearly_is_kept_where_all_others_are_noisy() {
+        let (shapes, mut truth, kinds) = case();
+        let mut seen = measured_often(32, &truth, &[0.05, 1.0, 1.0]);
+        truth[3][1] *= 1.4;
+        seen[3] = measured_often(32, &truth, &[0.05, 0.1, 1.0])[3].clone();
+        let found = fit(&Evidence { shapes: &shapes, kinds: &kinds, seen: &seen }, false);
+        assert!((found[3][1].value / truth[3][1] - 1.0).abs() < 0.1, "{:?} {}", found[3][1], truth[3][1]);
+        assert!((found[4][1].value / truth[4][1] - 1.0).abs() < 0.1, "{:?} {}", found[4][1], truth[4][1]);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! The divergence is not a sum over modules. Where much is lost already, an option costs another
 //! share of it than where little is, and not the same for early and late modules. So steps are
-//! grouped by their loss, and each level has costs of its own. A plan belongs to the level whose
-//! costs say of it what the level itself loses.
+//! grouped by the loss that steps of their size have, and each level has costs of its own. A plan
+//! belongs to the level whose costs say of it what the level itself loses.
 
 use gamma_core::{Context, Origin, ScoreTable};
 
@@ -13,6 +13,9 @@ use crate::Observations;
 /// loss.
 const DISTANCE: f64 = 0.5;
 const WIDTH: f64 = 0.35;
+
+/// Steps within so many bits of each other are of one size.
+const SIZE: f64 = 0.12;
 
 /// At most so many levels.
 const MOST: usize = 12;
@@ -35,12 +38,10 @@ pub(crate) struct Level {
 /// steps to tell levels apart. `counts` says how often each step counts.
 pub(crate) fn levels(seen: &Observations, counts: Option<&[f64]>) -> Vec<Level> {
     let count = |step: usize| counts.map_or(1.0, |counts| counts[step]);
-    let mut logs: Vec<f64> = Vec::new();
-    for (step, context) in seen.contexts.iter().enumerate() {
-        if context.loss > 0.0 && count(step) > 0.0 {
-            logs.push(context.loss.ln());
-        }
-    }
+    let expected = expected(&seen.contexts, &count);
+    let steps = seen.contexts.iter().enumerate();
+    let counted = steps.filter(|&(step, context)| context.loss > 0.0 && count(step) > 0.0);
+    let mut logs: Vec<f64> = counted.map(|(step, _)| expected[step]).collect();
     logs.sort_by(f64::total_cmp);
     let tail = (logs.len() as f64 * TAIL) as usize;
     let (Some(&low), Some(&high)) = (logs.get(tail), logs.iter().rev().nth(tail)) else { return Vec::new() };
@@ -54,16 +55,39 @@ pub(crate) fn levels(seen: &Observations, counts: Option<&[f64]>) -> Vec<Level> 
     }
     let level = |number: usize| {
         let centre = high + (low - high) * number as f64 / intervals as f64;
-        let weight = |(step, context): (usize, &crate::Context)| {
-            let distance = (context.loss.max(f64::MIN_POSITIVE).ln() - centre) / WIDTH;
+        let weight = |(step, loss): (usize, &f64)| {
+            let distance = (loss - centre) / WIDTH;
             count(step) * (-0.5 * distance * distance).exp()
         };
-        let weights: Vec<f64> = seen.contexts.iter().enumerate().map(weight).collect();
+        let weights: Vec<f64> = expected.iter().enumerate().map(weight).collect();
         let total: f64 = weights.iter().sum();
         let charged = weights.iter().zip(&sums).map(|(weight, sum)| weight * sum).sum::<f64>() / total;
         (total >= LEAST && charged > 0.0).then_some(Level { weights, charged })
     };
     (0..=intervals).filter_map(level).collect()
+}
+
+/// The logarithm of the loss that steps of the size of each have in the mean.
+///
+/// A step that lost much by chance, because its batch is hard or its draw a bad one, does not belong
+/// where all lose as much: steps picked by their own losses charge what was unlucky in them too much.
+/// The survey draws worse plans of the same size than all rounds after it, and is compared with itself.
+fn expected(contexts: &[crate::Context], count: &dyn Fn(usize) -> f64) -> Vec<f64> {
+    let log = |context: &crate::Context| context.loss.max(f64::MIN_POSITIVE).ln();
+    let own = |step: &crate::Context| {
+        let (mut sum, mut total) = (0.0, 0.0);
+        for (number, other) in contexts.iter().enumerate().filter(|(_, other)| other.loss > 0.0) {
+            let distance = match (step.round, other.round) {
+                (0, 0) => 0.0,
+                (0, _) | (_, 0) => continue,
+                _ => (other.bits - step.bits) / SIZE,
+            };
+            let weight = count(number) * (-0.5 * distance * distance).exp();
+            (sum, total) = (sum + weight * log(other), total + weight);
+        }
+        if total > 0.0 { sum / total } else { log(step) }
+    };
+    contexts.iter().map(own).collect()
 }
 
 /// The size of the plans that belong to a level, with its costs: from few bits to many, the first
@@ -117,13 +141,14 @@ mod tests {
     use super::*;
     use crate::choices::Shares;
 
-    /// Losses from 0.1 to 10, evenly in logarithms, all charged to one module.
+    /// Losses from 0.1 to 10, evenly in logarithms and falling with the bits, all charged to one module.
     fn seen() -> Observations {
         let mut seen = Observations::new(1);
         for step in 0..200 {
             let loss = 0.1 * 100f64.powf(f64::from(step) / 199.0);
+            let bits = 8.0 - 6.0 * f64::from(step) / 199.0;
             let step = step as usize;
-            seen.contexts.push(crate::Context { round: 1, batch: step, bits: 3.0, loss });
+            seen.contexts.push(crate::Context { round: 1, batch: step, bits, loss });
             seen.add(0, step, &Shares::Pure(0), &[2.0 * loss]);
         }
         seen
@@ -159,6 +184,22 @@ mod tests {
         let counts: Vec<f64> = (0..200).map(|step| f64::from(u8::from(step < 100))).collect();
         let half = super::levels(&seen(), Some(&counts));
         assert!(half.len() < levels.len() && half.iter().all(|level| level.weights[150] == 0.0));
+    }
+
+    #[test]
+    fn a_step_belongs_to_the_level_of_its_size_whatever_it_lost_by_chance() {
+        let mut seen = seen();
+        let regular = levels(&seen, None);
+        seen.contexts[150].loss *= 2.0;
+        let found = levels(&seen, None);
+        assert_eq!(found.len(), regular.len());
+        for (found, regular) in found.iter().zip(&regular) {
+            assert!((found.weights[150] - regular.weights[150]).abs() < 0.2, "{}", found.weights[150]);
+        }
+        // Of a survey at the same sizes, all steps belong to one level.
+        seen.contexts.iter_mut().take(20).for_each(|context| context.round = 0);
+        let weights = &levels(&seen, None)[0].weights;
+        assert!(weights[..20].windows(2).all(|pair| (pair[0] - pair[1]).abs() < 1e-12));
     }
 
     #[test]

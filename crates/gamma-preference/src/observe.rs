@@ -49,6 +49,8 @@ pub(crate) struct Estimate {
     pub(crate) mean: f64,
     /// How often the candidate was in use; fractions where candidates are mixed.
     pub(crate) weight: f64,
+    /// How many observations, each of the candidate alone and of this very level, would tell as much.
+    pub(crate) count: f64,
     /// Variance of a single observation; `None` from fewer than two.
     variance: Option<f64>,
 }
@@ -56,24 +58,27 @@ pub(crate) struct Estimate {
 impl Estimate {
     /// Standard error of the mean.
     pub(crate) fn std_error(self) -> Option<f64> {
-        Some((self.variance? / self.weight).sqrt())
+        Some((self.variance? / self.count).sqrt())
     }
 }
 
 #[derive(Clone, Copy, Default)]
 struct Sum {
     weight: f64,
-    weight_square: f64,
+    square_shares: f64,
     value: f64,
     square: f64,
 }
 
 impl Sum {
-    fn add(&mut self, share: f64, value: f64) {
-        self.weight += share;
-        self.weight_square += share * share;
-        self.value += share * value;
-        self.square += share * value * value;
+    /// An observation that counts like `precision` observations, of a candidate that was in use by
+    /// `share`: the mean weighs it by both, but its noise is less only by the former.
+    fn add(&mut self, precision: f64, share: f64, value: f64) {
+        let weight = precision * share;
+        self.weight += weight;
+        self.square_shares += weight * share;
+        self.value += weight * value;
+        self.square += weight * value * value;
     }
 
     fn estimate(self) -> Option<Estimate> {
@@ -81,11 +86,10 @@ impl Sum {
             return None;
         }
         let mean = self.value / self.weight;
-        // The number of equally weighted observations that would be worth as much.
-        let count = self.weight * self.weight / self.weight_square;
+        let count = self.weight * self.weight / self.square_shares;
         let spread = (self.square / self.weight - mean * mean).max(0.0);
         let variance = (count > 1.5).then(|| spread * count / (count - 1.0));
-        Some(Estimate { mean, weight: self.weight, variance })
+        Some(Estimate { mean, weight: self.weight, count, variance })
     }
 }
 
@@ -128,7 +132,7 @@ impl Observations {
         for seen in &self.modules[module] {
             let weight = weight(seen.context);
             if weight > 0.0 {
-                sums[seen.candidate].add(weight * seen.share, seen.value);
+                sums[seen.candidate].add(weight, seen.share, seen.value);
             }
         }
         sums.into_iter().map(Sum::estimate).collect()
@@ -168,6 +172,22 @@ mod tests {
         let estimate = means[1].expect("seen once");
         assert!((estimate.mean - 5.0).abs() < 1e-12 && estimate.std_error().is_none());
         assert!(means[2].is_none());
+    }
+
+    #[test]
+    fn a_share_weighs_an_observation_and_a_weight_thins_it_out() {
+        let mut seen = Observations::new(1);
+        for (step, value) in [1.0, 3.0, 5.0, 7.0].into_iter().enumerate() {
+            seen.add(0, step, &Shares::Mixed(vec![0.25, 0.75]), &[2.0 * value, 0.0]);
+        }
+        // The mean of four is as certain whether all were in use by a quarter or alone.
+        let estimate = seen.means(0, 2)[0].expect("seen");
+        assert!((estimate.count - 4.0).abs() < 1e-12 && (estimate.weight - 1.0).abs() < 1e-12);
+        assert!((estimate.std_error().unwrap() - (20.0f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12);
+        // Steps that belong to a level by half tell half as much of it.
+        let half = seen.weighted(0, 2, |_| 0.5)[0].expect("seen");
+        assert!((half.count - 2.0).abs() < 1e-12 && (half.mean - 4.0).abs() < 1e-12);
+        assert!(half.std_error().unwrap() > estimate.std_error().unwrap());
     }
 
     #[test]
