@@ -134,9 +134,13 @@ impl Run {
         Ok(Room { spill: spill.map(Arc::new), ..room })
     }
 
-    /// The same where packed weights are the result, and stay in memory.
+    /// The same where packed weights are the result, and stay in memory. Without a limit nothing is asked
+    /// about candidates, which may be none of the plan's.
     pub(crate) fn room_for_states(&self) -> Result<Room, Error> {
-        Ok(Room { packed: u64::MAX, ..self.room()? })
+        match self.max_memory {
+            None => Ok(Room::default()),
+            Some(_) => Ok(Room { packed: u64::MAX, ..self.room()? }),
+        }
     }
 
     /// The demand, and what may stay in memory of packed candidates and hidden states.
