@@ -267,8 +267,8 @@ mod tests {
             (options[1].cost, options[1].std_error.expect("seen often"))
         };
         let ((raw, raw_error), (fitted, fitted_error)) = (wide(0.2, &[]), wide(0.2, &shapes));
-        assert!((raw - 0.2).abs() < 1e-9 && (fitted - 0.1).abs() < 0.015, "{raw} became {fitted}");
-        assert!(fitted_error < 0.3 * raw_error, "{fitted_error} of {raw_error}");
+        assert!((raw - 0.2).abs() < 1e-9 && (fitted - 0.1).abs() < 6e-3, "{raw} became {fitted}");
+        assert!(fitted_error < 0.2 * raw_error, "{fitted_error} of {raw_error}");
     }
 
     #[test]
